@@ -1,0 +1,55 @@
+// What tests share: where their data lies, and one seed per test run.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <string>
+
+namespace pare {
+
+// A path below the shared data folder (PARE_SHARED, else ../shared beside the repository), or an
+// empty path when it is not there: the test then skips itself with PARE_SKIP_WITHOUT.
+inline std::filesystem::path shared_data(const std::string& relative) {
+  const char* root = std::getenv("PARE_SHARED");
+  const std::filesystem::path base = root != nullptr
+                                         ? std::filesystem::path(root)
+                                         : std::filesystem::path(PARE_SOURCE_DIR) / ".." / "shared";
+  const std::filesystem::path path = base / "data" / relative;
+  return std::filesystem::exists(path) ? path : std::filesystem::path();
+}
+
+inline std::filesystem::path fixture(const std::string& relative) {
+  return std::filesystem::path(PARE_SOURCE_DIR) / "tests" / "fixtures" / relative;
+}
+
+inline std::filesystem::path source_path(const std::string& relative) {
+  return std::filesystem::path(PARE_SOURCE_DIR) / relative;
+}
+
+// A fresh folder that is removed at the end of the scope.
+class TemporaryFolder {
+ public:
+  TemporaryFolder() {
+    std::string pattern = (std::filesystem::temp_directory_path() / "pare-test-XXXXXX").string();
+    if (mkdtemp(pattern.data()) == nullptr) std::abort();
+    path_ = pattern;
+  }
+  ~TemporaryFolder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  const std::filesystem::path& path() const { return path_; }
+  std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+#define PARE_SKIP_WITHOUT(path) \
+  if ((path).empty()) GTEST_SKIP() << "needs the shared test data (variable PARE_SHARED)"
+
+}  // namespace pare
