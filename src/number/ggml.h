@@ -1,0 +1,18 @@
+// ggml blocks to planes and back: exact, code for code.
+#pragma once
+
+#include "file/gguf.h"
+#include "number/tensor.h"
+
+namespace pare {
+
+// The scheme that holds a ggml type without loss; Error NU-010 naming the type when there is none.
+Scheme scheme_of_ggml(std::uint32_t ggml_type);
+
+// Takes the blocks of a (rows, cols) tensor apart. Plain floats are not copied.
+Tensor tensor_from_ggml(std::uint32_t ggml_type, i64 rows, i64 cols, const Blob& blocks);
+
+// The inverse for every scheme that scheme_of_ggml gives.
+Blob blocks_from_tensor(const Tensor&, std::uint32_t ggml_type);
+
+}  // namespace pare
