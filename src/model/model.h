@@ -1,0 +1,78 @@
+// Model = Spec + weights + tokenizer + history: a value that passes turn into another.
+//
+// A weight is a promise: its scheme and shape are known at once, its bytes are mapped or made when
+// `load` is called, one at a time. So a model of any size can be opened, planned and streamed with
+// the memory of its largest tensor.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "base/log.h"
+#include "base/pool.h"
+#include "model/arch.h"
+#include "model/spec.h"
+#include "number/tensor.h"
+
+namespace pare {
+
+struct Weight {
+  Scheme scheme;
+  std::vector<i64> shape;
+  std::function<Tensor()> load;
+};
+using Weights = std::map<std::string, Weight, std::less<>>;  // slot name -> weight
+
+struct Evidence {
+  std::string pass, site, metric;
+  double before = 0, after = 0;
+};
+
+struct Model {
+  Spec spec;
+  Weights weights;  // exactly slots(spec)
+  std::string family;
+  Json config;                       // config.json as it came, or as the importer made it
+  std::filesystem::path path;        // what was opened: tokenizer and side files lie there
+  std::filesystem::path tokenizer;   // folder or file for load_tokenizer; empty: none
+  std::vector<std::string> history;  // what made it, a line a step
+  std::vector<Evidence> evidence;
+};
+
+// MODEL as the command line takes it: a Hugging Face folder (dense, compressed-tensors or Pare's
+// own quantized form), a .gguf file, a llama2.c .bin, or org/name in the local hub cache.
+struct LoadOptions {
+  std::string tokenizer;  // --tokenizer FILE, for formats that carry none
+};
+Model load_model(const std::string& argument, const LoadOptions& = {});
+
+// Names, shapes and schemes of the weights equal slots(spec), all or nothing; Error MO-001 names
+// the first.
+void check(const Model&);
+
+// Writes a Hugging Face folder, one tensor in memory at a time: dense, or compressed-tensors where
+// that form can express the schemes, else Pare's own form ("quant_method": "pare" in config.json).
+// Publishes atomically and carries side files along; `force` replaces an existing target.
+struct SaveReport {
+  std::string form;  // "dense", "compressed-tensors", "pare"
+  i64 bytes = 0;
+  std::vector<std::string> side_files;
+};
+SaveReport save_model(const Model&, const std::filesystem::path& target, bool force, const Log&);
+
+// A seeded random model of any Spec; weights ~ N(0, 1/in) in `code`, norms near one.
+Model random_model(const Spec&, std::uint64_t seed, Code code);
+// Specs of well-known shapes for `pare random --like NAME`: "llama-3.2-1b", "llama-2-7b", ...
+Spec known_spec(const std::string& name);
+std::vector<std::string> known_specs();
+
+// Row operations on planes, used for fused tensors. Exact; PARE_CHECKs the shapes.
+Tensor select_rows(const Tensor&, std::span<const RowRange>);
+Tensor concat_rows(std::span<const Tensor>);
+Tensor transpose(const Tensor&);  // plain tensors only
+
+}  // namespace pare
