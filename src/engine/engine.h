@@ -31,8 +31,16 @@ struct Input {
 };
 enum class Want { nothing, last, all };
 
-// Sees the input x (tokens, in) of every Linear, by the Linear's name.
-using Tap = std::function<void(const std::string& linear, Matrix<const float> x)>;
+// Looks into a forward pass. `input` sees the input x (tokens, in) of every Linear by its name
+// ("blocks.3.attn.q"); `stage` sees intermediate results (tokens, n): "embed",
+// "blocks.N.before_attn",
+// ".attn.q", ".attn.k", ".attn.v" (as the projections give them), ".attn.mix" (heads joined),
+// ".attn.o", ".after_attn_residual", ".before_ffn", ".ffn.hidden", ".ffn.down", "blocks.N", "norm",
+// "logits". Either may be empty.
+struct Tap {
+  std::function<void(const std::string& linear, Matrix<const float> x)> input;
+  std::function<void(const std::string& stage, Matrix<const float> x)> stage;
+};
 
 class Engine {
  public:
