@@ -1,0 +1,33 @@
+// Pass: a technique as a function from model to model, with two faces.
+//
+//   plan   Spec -> Spec: pure, instant, shapes and formats only
+//   run    Model -> Model: the work; weights stay promises, so a pass streams one tensor at a time
+//
+// They are bound by one property, held by a test for every pass on every tiny model:
+// run(m).spec == plan(m.spec). A pass is a value: its options are bound when it is made.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "base/log.h"
+#include "base/pool.h"
+#include "model/model.h"
+
+namespace pare {
+
+// Everything a pass may touch besides its model.
+struct Context {
+  Pool& pool;
+  const Log& log;
+  std::uint64_t seed = 0;
+};
+
+struct Pass {
+  std::string name;  // "quantize"
+  std::string line;  // with its options, as the history keeps it
+  std::function<Spec(Spec)> plan;
+  std::function<Model(Model, Context&)> run;  // leaves spec == plan(spec) and at least one Evidence
+};
+
+}  // namespace pare

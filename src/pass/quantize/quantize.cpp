@@ -1,0 +1,166 @@
+// Rounding to nearest, the base line of every calibrated method.
+//
+// Each matrix is decoded, its groups are fitted (by default the range that minimizes the squared
+// error, number/encode.h) and every weight is stored as the nearest code. No data is needed, so
+// matrices are independent and the pass is lazy: it replaces each promise by "load, then quantize"
+// and the saver draws one tensor at a time through it. Peak memory is therefore the largest matrix
+// and its codes.
+#include "pass/quantize/quantize.h"
+
+#include <algorithm>
+
+namespace pare {
+namespace {
+
+std::vector<std::string> matrix_names(const Spec& spec) {
+  std::vector<std::string> names = {"embed"};
+  for (const auto& [name, linear] : linears(spec)) names.push_back(name);
+  return names;
+}
+
+void require_match(const std::vector<std::string>& patterns, const std::vector<std::string>& names,
+                   std::string_view flag) {
+  for (const std::string& pattern : patterns) {
+    const bool any = std::any_of(names.begin(), names.end(),
+                                 [&](const std::string& n) { return matches(pattern, n); });
+    if (any) continue;
+    std::string closest = nearest(pattern, names);
+    if (closest.empty()) closest = names[names.size() / 2];
+    fail(Exit::usage, "QU-001", fmt::format("{} {} matches no matrix", flag, quoted(pattern)),
+         {{"nearest", closest}}, "`pare show MODEL --tensors` lists the names");
+  }
+}
+
+bool any_match(const std::vector<std::string>& patterns, std::string_view name) {
+  return std::any_of(patterns.begin(), patterns.end(),
+                     [&](const std::string& p) { return matches(p, name); });
+}
+
+Spec plan(Spec spec, const QuantizeOptions& options) {
+  const std::vector<Choice> choices = choose_matrices(spec, options);
+  auto all = linears(spec);
+  for (const Choice& choice : choices) {
+    if (choice.name == "embed") {
+      spec.embed = choice.scheme;
+      continue;
+    }
+    const auto it = std::find_if(all.begin(), all.end(),
+                                 [&](const auto& item) { return item.first == choice.name; });
+    PARE_CHECK(it != all.end());
+    it->second->scheme = choice.scheme;
+    it->second->activation = choice.activation;
+  }
+  // A tied head is the embedding; a scheme of its own unties it.
+  if (spec.tied) {
+    const bool own_head = std::any_of(choices.begin(), choices.end(),
+                                      [](const Choice& c) { return c.name == "head"; });
+    if (!own_head)
+      spec.head.scheme = spec.embed;
+    else if (spec.head.scheme != spec.embed)
+      spec.tied = false;
+  }
+  if (options.kv) spec.kv = options.kv;
+  return spec;
+}
+
+std::string describe(const QuantizeOptions& o) {
+  std::string line = "quantize";
+  if (o.weights) line += " weights=" + to_string(*o.weights);
+  if (o.activations.per != Activation::Per::none)
+    line += " activations=" + to_string(o.activations);
+  for (const std::string& p : o.only) line += " only=" + p;
+  for (const std::string& p : o.skip) line += " skip=" + p;
+  if (o.head) line += " head=" + to_string(*o.head);
+  if (o.embedding) line += " embedding=" + to_string(*o.embedding);
+  if (o.kv) line += fmt::format(" kv={}", info(*o.kv).name);
+  static constexpr const char* ranges[] = {"absmax", "mse", "percentile"};
+  line += fmt::format(" range={}", ranges[static_cast<int>(o.fit.range)]);
+  if (o.fit.range == Range::percentile) line += fmt::format(" percentile={}", o.fit.percentile);
+  return line + " method=rtn";
+}
+
+Model run(Model model, const QuantizeOptions& options, const std::string& line, Context& context) {
+  const Spec planned = plan(model.spec, options);
+  for (const Slot& slot : slots(planned)) {
+    if (slot.vector) continue;
+    // An untied head starts as a copy of the embedding.
+    const bool untied = slot.name == "head.weight" && !model.weights.contains(slot.name);
+    const auto it = model.weights.find(untied ? "embed.weight" : slot.name);
+    PARE_CHECK(it != model.weights.end());
+    Weight weight = it->second;
+    if (weight.scheme != slot.scheme) {
+      const Scheme scheme = slot.scheme;
+      model.evidence.push_back({"quantize", slot.name, "bits per weight",
+                                bits_per_weight(weight.scheme, slot.shape[0], slot.shape[1]),
+                                bits_per_weight(scheme, slot.shape[0], slot.shape[1])});
+      weight.load = [load = weight.load, scheme, fit = options.fit, &pool = context.pool] {
+        return requantize(load(), scheme, fit, {}, &pool);
+      };
+      weight.scheme = scheme;
+    }
+    model.weights.insert_or_assign(slot.name, std::move(weight));
+  }
+  model.spec = planned;
+  model.history.push_back(line);
+  if (options.kv)
+    model.evidence.push_back(
+        {"quantize", "cache", "bits per value", 32, static_cast<double>(bits(*options.kv))});
+  return model;
+}
+
+}  // namespace
+
+bool matches(std::string_view pattern, std::string_view name) {
+  // Greedy with one point of return: linear in practice, quadratic at worst, never exponential.
+  std::size_t p = 0, n = 0, star = std::string_view::npos, mark = 0;
+  while (n < name.size()) {
+    if (p < pattern.size() && (pattern[p] == '?' || pattern[p] == name[n])) {
+      p++, n++;
+    } else if (p < pattern.size() && pattern[p] == '*') {
+      star = p++;
+      mark = n;
+    } else if (star != std::string_view::npos) {
+      p = star + 1;
+      n = ++mark;
+    } else {
+      return false;
+    }
+  }
+  while (p < pattern.size() && pattern[p] == '*') p++;
+  return p == pattern.size();
+}
+
+std::vector<Choice> choose_matrices(const Spec& spec, const QuantizeOptions& options) {
+  const std::vector<std::string> names = matrix_names(spec);
+  require_match(options.only, names, "--only");
+  require_match(options.skip, names, "--skip");
+  if (!options.weights && !options.head && !options.embedding && !options.kv)
+    fail(Exit::usage, "QU-002", "there is nothing to quantize", {},
+         "give --weights, --head, --embedding or --kv");
+  std::vector<Choice> choices;
+  if (options.embedding) choices.push_back({"embed", *options.embedding, {}});
+  for (const auto& [name, linear] : linears(spec)) {
+    const bool head = name == "head";
+    const bool named = !options.only.empty() && any_match(options.only, name);
+    std::optional<Scheme> scheme = options.weights;
+    if (head)
+      scheme = options.head ? options.head : (named ? options.weights : std::nullopt);
+    else if (!options.only.empty() && !named)
+      continue;
+    if (!scheme || any_match(options.skip, name)) continue;
+    choices.push_back({name, *scheme, head ? Activation{} : options.activations});
+  }
+  if (choices.empty() && !options.kv)
+    fail(Exit::usage, "QU-003", "the patterns leave no matrix to quantize");
+  return choices;
+}
+
+Pass quantize_pass(const QuantizeOptions& options) {
+  const std::string line = describe(options);
+  return {"quantize", line, [options](Spec spec) { return plan(std::move(spec), options); },
+          [options, line](Model model, Context& context) {
+            return run(std::move(model), options, line, context);
+          }};
+}
+
+}  // namespace pare

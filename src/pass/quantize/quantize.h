@@ -1,0 +1,40 @@
+// Quantization by rounding to nearest: which matrices get which scheme, and the pass that does it.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "number/encode.h"
+#include "pass/pass.h"
+
+namespace pare {
+
+// Patterns name matrices as the Spec does ("blocks.3.attn.q", "head", "embed") and match whole
+// names:
+// "*" stands for any characters, "?" for one. A pattern that matches
+// nothing is an Error QU-001 that lists the nearest names.
+struct QuantizeOptions {
+  std::optional<Scheme> weights;    // of the matrices of the blocks
+  Activation activations;           // of their inputs
+  std::vector<std::string> only;    // quantize these alone
+  std::vector<std::string> skip;    // but not these
+  std::optional<Scheme> head;       // of the output matrix; none: left as it is
+  std::optional<Scheme> embedding;  // of the embedding; none: left as it is
+  std::optional<Code> kv;           // code of the cache, recorded in the model
+  FitOptions fit;
+};
+
+// The matrices that `options` would change, by name, with their new schemes.
+struct Choice {
+  std::string name;
+  Scheme scheme;
+  Activation activation;
+};
+std::vector<Choice> choose_matrices(const Spec&, const QuantizeOptions&);
+
+Pass quantize_pass(const QuantizeOptions&);
+
+bool matches(std::string_view pattern, std::string_view name);
+
+}  // namespace pare
