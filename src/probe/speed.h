@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "base/random.h"
 #include "engine/engine.h"
 
 namespace pare {

@@ -26,7 +26,7 @@ void require_match(const std::vector<std::string>& patterns, const std::vector<s
     if (any) continue;
     std::string closest = nearest(pattern, names);
     if (closest.empty()) closest = names[names.size() / 2];
-    fail(Exit::usage, "QU-001", fmt::format("{} {} matches no matrix", flag, quoted(pattern)),
+    fail(Exit::usage, "QU-001", fmt::format("{} {} matches no matrix", flag, pare::quoted(pattern)),
          {{"nearest", closest}}, "`pare show MODEL --tensors` lists the names");
   }
 }
