@@ -1,0 +1,6 @@
+// The command line program.
+#pragma once
+
+namespace pare {
+int run_app(int argc, char** argv);
+}

@@ -1,0 +1,374 @@
+// The command line: flags to options, errors to exit codes.
+//
+// CLI11 does the parsing and nothing else (its configuration files and environment handling are not
+// used); its exit codes are mapped to ours, and a mistyped word gets a suggestion. All of CLI11 is
+// in this file because it costs four seconds to compile.
+#include <sys/resource.h>
+
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+
+#include "app/app.h"
+#include "app/commands.h"
+
+namespace pare {
+namespace {
+
+// Examples shown by --help; tests/cli runs them.
+const std::map<std::string, const char*> examples = {
+    {"show", "pare show models/pare-tales\npare show model.gguf --tensors --json"},
+    {"run",
+     "pare run models/pare-tales \"Once upon a time\" --tokens 60 --greedy\n"
+     "pare run MODEL --ids prompts.jsonl --tokens 40 --greedy --json"},
+    {"tokenize",
+     "pare tokenize models/pare-tales \"The old boat.\"\n"
+     "pare tokenize models/pare-tales --file story.txt --json\n"
+     "echo '[12, 55]' | pare tokenize models/pare-tales --file - --decode"},
+    {"convert",
+     "pare convert stories260K.bin --tokenizer tok512.bin -o stories\n"
+     "pare convert model-q8_0.gguf -o folder --to bf16"},
+    {"quantize",
+     "pare quantize models/pare-tales -o out --weights int4:g128\n"
+     "pare quantize models/pare-tales -o out --weights int8:channel --activations int8:token\n"
+     "pare quantize models/pare-tales -o out --weights int4:g32 --skip 'blocks.0.*' --head "
+     "int8:channel"},
+    {"eval",
+     "pare eval models/pare-tales --text models/heldout.txt\n"
+     "pare eval out --text models/heldout.txt --against models/pare-tales --json\n"
+     "pare eval models/pare-tales --tasks blimp/wh_island.jsonl"},
+    {"bench", "pare bench models/pare-tales --prompt 256 --generate 64 --batch 1"},
+    {"roof", "pare roof\npare roof --seconds 0.1 --json"},
+    {"compare",
+     "pare compare models/pare-tales --text models/heldout.txt --recipe int8:channel "
+     "--recipe int8:channel+int8:token --recipe int4:g32"},
+    {"random", "pare random --like llama-3.2-1b -o random-1b --weights int4:g32"},
+};
+
+struct Flags {
+  CommonOptions common;
+  bool json = false, quiet = false;
+  std::string color = "auto";
+};
+
+void add_common(CLI::App& app, Flags& flags) {
+  app.add_flag("--json", flags.json, "print one JSON object on stdout");
+  app.add_flag("-q,--quiet", flags.quiet, "no progress and no notes on stderr");
+  app.add_option("--color", flags.color, "colour on stderr: auto, always, never")
+      ->check(CLI::IsMember({"auto", "always", "never"}));
+  app.add_option("--threads", flags.common.threads, "threads (default: all processors)")
+      ->check(CLI::Range(1, 1024));
+}
+
+void add_tokenizer(CLI::App& app, Flags& flags) {
+  app.add_option("--tokenizer", flags.common.tokenizer,
+                 "tokenizer file for a model that carries none");
+}
+
+void add_speed(CLI::App& app, SpeedOptions& speed) {
+  const auto count = CLI::Range(i64{1}, i64{1} << 24);
+  app.add_option("--prompt", speed.prompt, "tokens of prefill")->check(count);
+  app.add_option("--generate", speed.generate, "decode steps")->check(count);
+  app.add_option("--batch", speed.batch, "sequences at once")->check(CLI::Range(1, 4096));
+  app.add_option("--context", speed.context, "tokens in the cache when decode starts")
+      ->check(count);
+  app.add_option("--repeats", speed.repeats, "rounds; the median is reported")
+      ->check(CLI::Range(1, 1000));
+}
+
+void add_protocol(CLI::App& app, Protocol& protocol) {
+  const auto count = CLI::Range(i64{1}, i64{1} << 40);
+  app.add_option("--window", protocol.window,
+                 "tokens a window (default: 2048 or the model's context)")
+      ->check(count);
+  app.add_option("--stride", protocol.stride, "tokens between windows (default: the window)")
+      ->check(count);
+  app.add_option("--limit", protocol.limit, "use only the first N tokens")->check(count);
+}
+
+struct Commands {
+  ShowOptions show;
+  RunOptions run;
+  TokenizeOptions tokenize;
+  ConvertOptions convert;
+  QuantizeCommand quantize;
+  EvalOptions eval;
+  BenchOptions bench;
+  RoofOptions roof;
+  CompareOptions compare;
+  RandomOptions random;
+};
+
+constexpr const char* model_help =
+    "Hugging Face folder, .gguf file, llama2.c .bin, or org/name in the local hub cache";
+
+void define_inspect(CLI::App& app, Commands& c, Flags& f) {
+  CLI::App* show =
+      app.add_subcommand("show", "What a model is: its parts, bytes, cache, integrity");
+  show->add_option("model", c.show.model, model_help)->required();
+  show->add_flag("--tensors", c.show.tensors, "list every tensor");
+  show->add_flag("!--no-scan", c.show.scan, "do not read the weights for the integrity line");
+  add_common(*show, f);
+  add_tokenizer(*show, f);
+
+  CLI::App* tokenize = app.add_subcommand("tokenize", "Text to token ids and back");
+  tokenize->add_option("model", c.tokenize.model, "model folder or tokenizer file")->required();
+  tokenize->add_option("text", c.tokenize.text, "the text");
+  tokenize->add_option("--file", c.tokenize.file, "read the text from FILE (- is standard input)");
+  tokenize->add_flag("--decode", c.tokenize.decode, "the text is JSON lists of ids, one a line");
+  tokenize->add_flag("!--no-special", c.tokenize.special, "do not add begin or end tokens");
+  tokenize->add_flag("--pieces", c.tokenize.pieces, "also print each token's text");
+  add_common(*tokenize, f);
+}
+
+void define_run(CLI::App& app, Commands& c, Flags& f) {
+  CLI::App* run = app.add_subcommand("run", "Generate text");
+  run->add_option("model", c.run.model, model_help)->required();
+  run->add_option("prompt", c.run.prompt, "the prompt (- is standard input)");
+  run->add_option("--ids", c.run.ids,
+                  "prompts as token ids, one JSON list a line, run as one batch");
+  run->add_option("--tokens", c.run.tokens, "tokens to generate")->check(CLI::Range(1, 1 << 24));
+  run->add_flag("--greedy", c.run.greedy, "always the most likely token");
+  run->add_option("--temperature", c.run.sampling.temperature, "0 is greedy");
+  run->add_option("--top-k", c.run.sampling.top_k, "keep the K most likely tokens (0: all)");
+  run->add_option("--top-p", c.run.sampling.top_p,
+                  "keep the most likely P of probability (1: all)");
+  run->add_option("--min-p", c.run.sampling.min_p, "keep what is at least P times the most likely");
+  run->add_option("--seed", c.run.seed, "seed of the sampling");
+  run->add_flag("!--no-stop", c.run.stop_at_end, "go on after an end token");
+  run->add_option("--kv", c.run.kv, "code of the cache: f32 f16 bf16 int8 e4m3");
+  run->add_flag("--reference", c.run.reference, "scalar reference arithmetic (slow)");
+  add_common(*run, f);
+  add_tokenizer(*run, f);
+}
+
+void define_change(CLI::App& app, Commands& c, Flags& f) {
+  CLI::App* convert = app.add_subcommand("convert", "Turn a model into a Hugging Face folder");
+  convert->add_option("source", c.convert.source, model_help)->required();
+  convert->add_option("-o,--out", c.convert.out, "folder to write")->required();
+  convert->add_option("--to", c.convert.to,
+                      "store matrices as f32, f16 or bf16 (default: as they are)");
+  convert->add_flag("--force", c.convert.force, "replace an existing folder");
+  add_common(*convert, f);
+  add_tokenizer(*convert, f);
+
+  CLI::App* quantize = app.add_subcommand("quantize", "Quantize by rounding to nearest");
+  quantize->add_option("model", c.quantize.model, model_help)->required();
+  quantize->add_option("-o,--out", c.quantize.out, "folder to write")->required();
+  quantize->add_option("--weights", c.quantize.weights,
+                       "scheme of the matrices: int4:g128, nf4:g64, ...");
+  quantize->add_option("--activations", c.quantize.activations, "int8:token, e4m3:token, ...");
+  quantize->add_option("--only", c.quantize.only, "only matrices that match PATTERN (repeatable)");
+  quantize->add_option("--skip", c.quantize.skip, "not matrices that match PATTERN (repeatable)");
+  quantize->add_option("--head", c.quantize.head,
+                       "scheme of the output matrix (default: unchanged)");
+  quantize->add_option("--embedding", c.quantize.embedding,
+                       "scheme of the embedding (default: unchanged)");
+  quantize->add_option("--kv", c.quantize.kv, "code of the cache: f32 f16 bf16 int8 e4m3");
+  quantize->add_option("--range", c.quantize.range, "how ranges are found: mse, absmax, percentile")
+      ->check(CLI::IsMember({"mse", "absmax", "percentile"}));
+  quantize->add_option("--percentile", c.quantize.percentile, "for --range percentile");
+  quantize->add_flag("--force", c.quantize.force, "replace an existing folder");
+  add_common(*quantize, f);
+  add_tokenizer(*quantize, f);
+
+  CLI::App* random =
+      app.add_subcommand("random", "Write a model of a known shape with random weights");
+  random->add_option("--like", c.random.like, "llama-3.2-1b, ... or a folder with a config.json")
+      ->required();
+  random->add_option("-o,--out", c.random.out, "folder to write")->required();
+  random->add_option("--weights", c.random.weights, "scheme of the matrices");
+  random->add_option("--seed", c.random.seed, "seed of the weights");
+  random->add_flag("--force", c.random.force, "replace an existing folder");
+  add_common(*random, f);
+}
+
+void define_measure(CLI::App& app, Commands& c, Flags& f) {
+  CLI::App* eval = app.add_subcommand("eval", "Perplexity, divergence from another model, tasks");
+  eval->add_option("model", c.eval.model, model_help)->required();
+  eval->add_option("--text", c.eval.text, "text FILE (- is standard input)");
+  eval->add_option("--ids", c.eval.ids, "token ids instead of text, one JSON list a line");
+  eval->add_option("--tasks", c.eval.tasks, "multiple choice, JSONL");
+  eval->add_option("--against", c.eval.against, "model to compare with");
+  eval->add_option("--logits", c.eval.logits, "with --ids: write all logits to a safetensors FILE");
+  eval->add_option("--kv", c.eval.kv, "code of the cache: f32 f16 bf16 int8 e4m3");
+  eval->add_flag("--reference", c.eval.reference, "scalar reference arithmetic (slow)");
+  eval->add_flag("--force", c.eval.force, "replace an existing logits file");
+  add_protocol(*eval, c.eval.protocol);
+  add_common(*eval, f);
+  add_tokenizer(*eval, f);
+
+  CLI::App* bench = app.add_subcommand("bench", "Tokens per second against this machine's limits");
+  bench->add_option("model", c.bench.model, model_help)->required();
+  bench->add_option("--kv", c.bench.kv, "code of the cache: f32 f16 bf16 int8 e4m3");
+  add_speed(*bench, c.bench.speed);
+  add_common(*bench, f);
+
+  CLI::App* roof = app.add_subcommand("roof", "Measure this machine: bandwidth and peak per code");
+  roof->add_option("--seconds", c.roof.seconds, "time of each measurement")
+      ->check(CLI::Range(0.01, 60.0));
+  add_common(*roof, f);
+
+  CLI::App* compare = app.add_subcommand(
+      "compare", "Quantize in several ways and print one table of size, quality and speed");
+  compare->add_option("model", c.compare.model, model_help)->required();
+  compare->add_option("--text", c.compare.text, "text FILE to score")->required();
+  compare->add_option("--recipe", c.compare.recipes, "WEIGHTS or WEIGHTS+ACTIVATIONS (repeatable)")
+      ->required();
+  add_protocol(*compare, c.compare.protocol);
+  add_speed(*compare, c.compare.speed);
+  add_common(*compare, f);
+}
+
+void dispatch(CLI::App& app, const Commands& c, const CommonOptions& common, const Output& out) {
+  const std::string name = app.get_subcommands().front()->get_name();
+  if (name == "show")
+    command_show(c.show, common, out);
+  else if (name == "run")
+    command_run(c.run, common, out);
+  else if (name == "tokenize")
+    command_tokenize(c.tokenize, common, out);
+  else if (name == "convert")
+    command_convert(c.convert, common, out);
+  else if (name == "quantize")
+    command_quantize(c.quantize, common, out);
+  else if (name == "eval")
+    command_eval(c.eval, common, out);
+  else if (name == "bench")
+    command_bench(c.bench, common, out);
+  else if (name == "roof")
+    command_roof(c.roof, common, out);
+  else if (name == "compare")
+    command_compare(c.compare, common, out);
+  else
+    command_random(c.random, common, out);
+}
+
+std::vector<std::string> flag_names(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : app.get_options())
+    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+  return names;
+}
+
+// CLI11's complaint as an Error of ours, with the nearest word.
+Error usage_error(const CLI::App& app, const CLI::ParseError& e, int argc, char** argv) {
+  std::vector<std::string> commands;
+  for (const CLI::App* sub : app.get_subcommands({})) commands.push_back(sub->get_name());
+  const CLI::App* chosen = nullptr;
+  if (argc > 1)
+    for (const CLI::App* sub : app.get_subcommands({}))
+      if (sub->get_name() == argv[1]) chosen = sub;
+  if (chosen == nullptr && argc > 1 && argv[1][0] != '-') {
+    const std::string best = nearest(argv[1], commands);
+    return {Exit::usage,
+            "CL-001",
+            fmt::format("there is no command {}", pare::quoted(argv[1])),
+            {},
+            best.empty() ? "`pare --help` lists the commands"
+                         : fmt::format("did you mean `pare {}`?", best)};
+  }
+  std::string hint = chosen == nullptr
+                         ? "`pare --help` lists the commands"
+                         : fmt::format("`pare {} --help` shows its flags", chosen->get_name());
+  if (chosen != nullptr) {
+    const std::vector<std::string> known = flag_names(*chosen);
+    for (int i = 2; i < argc; i++) {
+      const std::string word = std::string(argv[i]).substr(0, std::string(argv[i]).find('='));
+      if (word.size() < 3 || word.substr(0, 2) != "--") continue;
+      if (std::find(known.begin(), known.end(), word) != known.end()) continue;
+      const std::string best = nearest(word, known);
+      if (!best.empty()) hint = fmt::format("did you mean {}?", best);
+      return {Exit::usage,
+              "CL-002",
+              fmt::format("there is no flag {} for `pare {}`", word, chosen->get_name()),
+              {},
+              hint};
+    }
+  }
+  return {Exit::usage, "CL-003", e.what(), {}, hint};
+}
+
+extern "C" void on_signal(int number) {
+  if (interrupted()) std::_Exit(128 + number);  // the second time: leave at once
+  set_interrupted(number);
+}
+
+void install_signals() {
+  struct sigaction action = {};
+  action.sa_handler = on_signal;
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+  sigaction(SIGHUP, &action, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit then is a write error, with a message
+}
+
+int report(const Error& e, const Output& out) {
+  const std::string text = error_text(e, out.log);
+  std::fwrite(text.data(), 1, text.size(), stderr);
+  if (out.json) {
+    const std::string line = error_json(e).dump() + "\n";
+    std::fwrite(line.data(), 1, line.size(), stdout);
+    std::fflush(stdout);
+  }
+  return e.exit == Exit::interrupted ? 128 + interrupt_signal() : static_cast<int>(e.exit);
+}
+
+}  // namespace
+
+int run_app(int argc, char** argv) {
+  install_signals();
+  Output out;
+  out.log = log_from_environment();
+  Flags flags;
+  Commands commands;
+  CLI::App app("Pare makes a large language model cheaper to run, and proves it.", "pare");
+  app.set_version_flag("--version", std::string("pare ") + PARE_VERSION);
+  app.require_subcommand(1);
+  define_inspect(app, commands, flags);
+  define_run(app, commands, flags);
+  define_change(app, commands, flags);
+  define_measure(app, commands, flags);
+  for (CLI::App* sub : app.get_subcommands({})) {
+    const auto it = examples.find(sub->get_name());
+    if (it != examples.end()) sub->footer(std::string("Examples:\n") + it->second);
+    sub->get_formatter()->column_width(28);
+  }
+  for (int i = 1; i < argc; i++)
+    if (std::strcmp(argv[i], "--json") == 0) out.json = true;
+  try {
+    try {
+      app.parse(argc, argv);
+    } catch (const CLI::ParseError& e) {
+      if (e.get_exit_code() == 0) {  // --help, --version
+        const CLI::CallForHelp* help = dynamic_cast<const CLI::CallForHelp*>(&e);
+        if (help == nullptr) {
+          out.text(std::string(e.what()) + "\n");
+        } else {
+          const auto chosen = app.get_subcommands();
+          out.text(chosen.empty() ? app.help() : chosen.front()->help());
+        }
+        return 0;
+      }
+      throw usage_error(app, e, argc, argv);
+    }
+    out.json = flags.json;
+    out.log.quiet = flags.quiet;
+    if (flags.color != "auto") out.log.color = flags.color == "always";
+    dispatch(app, commands, flags.common, out);
+    return 0;
+  } catch (const Error& e) {
+    return report(e, out);
+  } catch (const std::bad_alloc&) {
+    return report({Exit::resources, "SY-001", "out of memory", {}, "use a smaller model or batch"},
+                  out);
+  } catch (const std::exception& e) {
+    return report({Exit::failed, "SY-002", e.what()}, out);
+  }
+}
+
+}  // namespace pare

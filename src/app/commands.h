@@ -1,0 +1,95 @@
+// The commands: one struct of options and one function each. `cli.cpp` fills the structs.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "app/output.h"
+#include "engine/engine.h"
+#include "engine/sample.h"
+#include "pass/quantize/quantize.h"
+#include "probe/perplexity.h"
+#include "probe/speed.h"
+
+namespace pare {
+
+// Flags that every command understands.
+struct CommonOptions {
+  int threads = 0;        // 0: all this process may use
+  std::string tokenizer;  // FILE for models that carry none
+};
+
+struct ShowOptions {
+  std::string model;
+  bool tensors = false;  // list every tensor
+  bool scan = true;      // read all weights for the integrity line
+};
+struct RunOptions {
+  std::string model, prompt, ids;
+  i64 tokens = 128;
+  bool greedy = false, stop_at_end = true;
+  SampleOptions sampling;
+  std::uint64_t seed = 0;
+  std::string kv;
+  bool reference = false;
+};
+struct TokenizeOptions {
+  std::string model, text, file;
+  bool decode = false, special = true, pieces = false;
+};
+struct ConvertOptions {
+  std::string source, out, to;
+  bool force = false;
+};
+struct QuantizeCommand {
+  std::string model, out;
+  std::string weights, activations, head, embedding, kv, range = "mse";
+  double percentile = 99.9;
+  std::vector<std::string> only, skip;
+  bool force = false;
+};
+struct EvalOptions {
+  std::string model, text, ids, tasks, against, logits, kv;
+  Protocol protocol;
+  bool reference = false, force = false;
+};
+struct BenchOptions {
+  std::string model, kv;
+  SpeedOptions speed;
+};
+struct RoofOptions {
+  double seconds = 0.5;  // a measurement
+};
+struct CompareOptions {
+  std::string model, text;
+  std::vector<std::string> recipes;
+  Protocol protocol;
+  SpeedOptions speed;
+};
+struct RandomOptions {
+  std::string like, out, weights = "bf16";
+  std::uint64_t seed = 0;
+  bool force = false;
+};
+
+void command_show(const ShowOptions&, const CommonOptions&, const Output&);
+void command_run(const RunOptions&, const CommonOptions&, const Output&);
+void command_tokenize(const TokenizeOptions&, const CommonOptions&, const Output&);
+void command_convert(const ConvertOptions&, const CommonOptions&, const Output&);
+void command_quantize(const QuantizeCommand&, const CommonOptions&, const Output&);
+void command_eval(const EvalOptions&, const CommonOptions&, const Output&);
+void command_bench(const BenchOptions&, const CommonOptions&, const Output&);
+void command_roof(const RoofOptions&, const CommonOptions&, const Output&);
+void command_compare(const CompareOptions&, const CommonOptions&, const Output&);
+void command_random(const RandomOptions&, const CommonOptions&, const Output&);
+
+// Token ids, one JSON list a line. Errors name the line.
+std::vector<Sequence> read_ids(const std::filesystem::path&);
+// "f32", "f16", "bf16", "int8" or "e4m3"; Error CL-004 lists them.
+std::optional<Code> parse_kv(const std::string& text);
+// The text of a file, or of standard input for "-".
+std::string read_text_argument(const std::string& path);
+
+}  // namespace pare

@@ -1,0 +1,68 @@
+// What several commands share: reading ids and text, words for codes.
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "app/commands.h"
+#include "file/io.h"
+
+namespace pare {
+
+std::optional<Code> parse_kv(const std::string& text) {
+  if (text.empty()) return std::nullopt;
+  for (Code code : {Code::f32, Code::f16, Code::bf16, Code::int8, Code::e4m3})
+    if (info(code).name == text) return code;
+  fail(Exit::usage, "CL-004", fmt::format("{} is not a code for the cache", pare::quoted(text)),
+       {{"need", "f32, f16, bf16, int8 or e4m3"}});
+}
+
+std::string read_text_argument(const std::string& path) {
+  constexpr std::size_t limit = std::size_t{4} << 30;
+  if (path != "-") return read_text_file(path, limit);
+  std::string text;
+  char buffer[65536];
+  for (;;) {
+    const ssize_t n = read(STDIN_FILENO, buffer, sizeof buffer);
+    if (n < 0 && errno == EINTR) {
+      stop_if_interrupted();
+      continue;
+    }
+    if (n < 0) fail(Exit::failed, "CL-021", "cannot read standard input");
+    if (n == 0) return text;
+    text.append(buffer, static_cast<std::size_t>(n));
+    if (text.size() > limit) fail(Exit::resources, "CL-022", "standard input is too long");
+  }
+}
+
+std::vector<Sequence> read_ids(const std::filesystem::path& path) {
+  const std::string text = read_text_argument(path.string());
+  std::vector<Sequence> sequences;
+  std::size_t at = 0, number = 0;
+  while (at < text.size()) {
+    const std::size_t end = std::min(text.find('\n', at), text.size());
+    const std::string_view line = std::string_view(text).substr(at, end - at);
+    at = end + 1;
+    number++;
+    if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
+    try {
+      Sequence sequence;
+      for (const Json& id : parse_json(line, "the list of ids").as_array()) {
+        const i64 value = id.as_int();
+        if (value < 0 || value > 0x7fffffff)
+          fail_input("CL-005", "a token id is out of range", {{"found", std::to_string(value)}});
+        sequence.ids.push_back(static_cast<std::int32_t>(value));
+      }
+      if (sequence.ids.empty()) fail_input("CL-006", "the list of ids is empty");
+      sequences.push_back(std::move(sequence));
+    } catch (Error& e) {
+      e.with("line", std::to_string(number)).with("file", path.string());
+      throw;
+    }
+  }
+  if (sequences.empty())
+    fail_input("CL-007", "there are no token ids in the file", {{"file", path.string()}},
+               "one JSON list a line: [1, 42, 7]");
+  return sequences;
+}
+
+}  // namespace pare

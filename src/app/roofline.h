@@ -1,0 +1,28 @@
+// This machine's measured limits, remembered between runs.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "app/output.h"
+#include "base/pool.h"
+#include "kernel/roof.h"
+
+namespace pare {
+
+// Where `pare roof` remembers its result: $XDG_CACHE_HOME/pare/roof.json, else
+// ~/.cache/pare/roof.json; empty when there is no home.
+std::string roof_file();
+
+Json roof_json(const Roof&);
+Roof parse_roof(const Json&);
+
+// The remembered roof when it was measured on this processor with this many threads, else a quick
+// measurement (which is remembered too, where that is possible).
+Roof roof_here(Pool& pool, const Log& log);
+Roof measure_and_remember(Pool& pool, double seconds, const Log& log);
+
+// Peak of the unit that executes a product: "int8" for integer activations, else "f32"; FLOP/s.
+double peak_flops(const Roof&, bool integer_activations);
+
+}  // namespace pare
