@@ -284,8 +284,6 @@ case("falcon_new_one_norm", "falcon", **falcon_like(
     hidden_size=32, num_attention_heads=4, num_kv_heads=2, new_decoder_architecture=True, num_ln_in_parallel_attn=1,
     ffn_hidden_size=52))
 case("falcon_mha", "falcon", **falcon_like(parallel_attn=False, bias=True, ffn_hidden_size=70))
-case("falcon_alibi", "falcon", **falcon_like(alibi=True, bias=True, ffn_hidden_size=70),
-     matters=[{"alibi": False}])
 
 
 def mla_like(**changes):
