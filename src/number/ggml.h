@@ -1,7 +1,6 @@
-// ggml blocks to planes and back: exact, code for code.
+// ggml blocks to planes and back: exact, code for code (layouts: ggml's source; docs/formats.md).
 #pragma once
 
-#include "file/gguf.h"
 #include "number/tensor.h"
 
 namespace pare {
@@ -9,7 +8,9 @@ namespace pare {
 // The scheme that holds a ggml type without loss; Error NU-010 naming the type when there is none.
 Scheme scheme_of_ggml(std::uint32_t ggml_type);
 
-// Takes the blocks of a (rows, cols) tensor apart. Plain floats are not copied.
+// Takes the blocks of a (rows, cols) tensor apart. Plain floats are not copied. Errors: NU-011
+// (columns not a multiple of the block, or the wrong number of bytes), NU-012 (a scale that is not
+// a number).
 Tensor tensor_from_ggml(std::uint32_t ggml_type, i64 rows, i64 cols, const Blob& blocks);
 
 // The inverse for every scheme that scheme_of_ggml gives.
