@@ -312,6 +312,51 @@ TEST(Families, HostileValuesAreNamed) {
             std::string::npos);
 }
 
+// Any value under any key is an Error or a Spec that can be written and read again; nothing else.
+TEST(Families, EveryKeySurvivesEveryKindOfValue) {
+  const char* values[] = {"null",
+                          "true",
+                          "false",
+                          "-1",
+                          "0",
+                          "1",
+                          "2",
+                          "7",
+                          "4096",
+                          "0.5",
+                          "1e30",
+                          "\"\"",
+                          "\"x\"",
+                          "[]",
+                          "{}",
+                          "[1]",
+                          "[\"full_attention\"]",
+                          R"({"rope_type":"yarn","factor":1e6})",
+                          "9223372036854775807"};
+  i64 specs = 0, errors = 0;
+  for (const std::string& name : cases()) {
+    const Json config = config_of(name);
+    for (const auto& [key, before] : config.as_object())
+      for (const char* value : values) {
+        Json changed = config;
+        changed.set(key, parse_json(value, "value"));
+        try {
+          const Spec spec = parse(changed);
+          const Family& family = family_of(changed);
+          EXPECT_EQ(arch::first_difference(family.parse(family.unparse(spec, changed)), spec), "")
+              << name << " " << key << " " << value;
+          specs++;
+        } catch (const Error& error) {
+          EXPECT_TRUE(error.code.starts_with("AR-") && error.code != "AR-007")
+              << name << " " << key << " " << value << ": " << error.what();
+          errors++;
+        }
+      }
+  }
+  EXPECT_GT(specs, 1000);
+  EXPECT_GT(errors, 1000);
+}
+
 TEST(Families, MissingSizesAreNamed) {
   for (const char* key : {"hidden_size", "num_hidden_layers", "num_attention_heads",
                           "intermediate_size", "vocab_size"}) {
