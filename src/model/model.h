@@ -50,6 +50,19 @@ struct LoadOptions {
 };
 Model load_model(const std::string& argument, const LoadOptions& = {});
 
+// The Spec of a folder's config.json, weights or none.
+Spec spec_of_folder(const std::filesystem::path& folder);
+
+// Where the tokenizer of a model argument lies, for commands that need nothing else of the model.
+std::filesystem::path find_tokenizer(const std::string& argument);
+
+// Ids that end a text: eos_token_id of config.json and generation_config.json.
+std::vector<std::int32_t> end_tokens(const Model&);
+
+// The cache's code when nobody asks for another: the Spec's own, else f32 for models stored in f32
+// and f16 for all others.
+Code default_kv_code(const Spec&);
+
 // Names, shapes and schemes of the weights equal slots(spec), all or nothing; Error MO-001 names
 // the first.
 void check(const Model&);
