@@ -1,0 +1,14 @@
+// Attention (kernel/attend.inl) for this ISA class.
+#include "kernel/attend_job.h"
+#include "kernel/simd_avx512.h"
+
+namespace pare {
+namespace {
+
+#include "kernel/attend.inl"
+
+}  // namespace
+
+void attend_job_avx512(const AttendJob& job) { attend_job(job); }
+
+}  // namespace pare

@@ -1,0 +1,314 @@
+// The row table and what surrounds a kernel: quantizing and arranging the inputs, splitting the
+// outputs.
+//
+// Rows of the ISA files multiply packed matrices. Three rows at the end work everywhere: one
+// decodes rows and multiplies floats, one multiplies integers code by code. They are the truth that
+// the others are tested against as well as the fallback.
+#include "kernel/linear.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernel/rows.h"
+#include "number/encode.h"
+
+namespace pare {
+namespace {
+
+constexpr i64 many = i64{1} << 40;
+
+// name, isa, work, kind, batch range, input order, function
+#define PARE_KIND_ROWS(kind, isa, order)                                                         \
+  {"linear_" #kind "_" #isa "_vector", isa_##isa, LinearWork::floats, Packed::kind, 1, 1, order, \
+   linear_##kind##_##isa##_vector},                                                              \
+  {                                                                                              \
+    "linear_" #kind "_" #isa "_matrix", isa_##isa, LinearWork::floats, Packed::kind, 2, many,    \
+        order, linear_##kind##_##isa##_matrix                                                    \
+  }
+#define PARE_ISA_ROWS(isa, lanes)                                                                \
+  PARE_KIND_ROWS(f32, isa, 0), PARE_KIND_ROWS(f16, isa, 0), PARE_KIND_ROWS(bf16, isa, 0),        \
+      PARE_KIND_ROWS(e4m3, isa, 0), PARE_KIND_ROWS(e5m2, isa, 0), PARE_KIND_ROWS(i8, isa, 0),    \
+      PARE_KIND_ROWS(nib4, isa, lanes),                                                          \
+      {"linear_i8_" #isa "_integers", isa_##isa, LinearWork::integers, Packed::i8, 1, many, 0,   \
+       linear_i8_##isa##_integers},                                                              \
+  {                                                                                              \
+    "linear_nib4_" #isa "_integers", isa_##isa, LinearWork::integers, Packed::nib4, 1, many, -1, \
+        linear_nib4_##isa##_integers                                                             \
+  }
+
+constexpr LinearKernel table[] = {
+#if defined(__x86_64__)
+    PARE_ISA_ROWS(avx512, 16),
+    PARE_ISA_ROWS(avx2, 8),
+#endif
+    {"linear_any_scalar_decode", isa_scalar, LinearWork::floats, -1, 1, many, 0, nullptr},
+    {"linear_any_scalar_integers", isa_scalar, LinearWork::integers, -1, 1, many, 0, nullptr},
+};
+
+bool integer_product(const Scheme& s, const Activation& a) {
+  return a.per != Activation::Per::none && info(a.code).integer && !s.plain() &&
+         info(s.code).integer;
+}
+
+// Packed integer rows want one scale a token; inputs in groups go through the code-by-code
+// fallback.
+bool packed_integers(const Scheme& s, const Activation& a) {
+  return integer_product(s, a) && a.per != Activation::Per::group && bits(s.code) <= 8;
+}
+
+// --- inputs
+// ------------------------------------------------------------------------------------------
+
+// Position within the row of element k, for a kernel's order.
+i64 place(int order, i64 k) {
+  if (order == 0) return k;
+  if (order > 0) {
+    const i64 chunk = 8 * order, base = k / chunk * chunk, e = k % chunk;
+    return base + e % 8 * order + e / 8;
+  }
+  const i64 base = k / 128 * 128, e = k % 128;
+  return base + e % 2 * 64 + e / 2;
+}
+
+template <class T>
+void arrange(const T* x, i64 n, i64 padded, int order, T* to) {
+  if (order == 0) {
+    std::copy_n(x, n, to);
+    std::fill(to + n, to + padded, T{});
+    return;
+  }
+  std::fill_n(to, padded, T{});
+  for (i64 k = 0; k < n; k++) to[place(order, k)] = x[k];
+}
+
+template <class T>
+void group_sums(const T* x, i64 n, const Packed& p, float* sums) {
+  for (i64 g = 0; g < p.groups; g++) {
+    // Integers are summed exactly; floats in double, so that the sum is as good as the products.
+    double sum = 0;
+    for (i64 k = g * p.group; k < std::min(n, (g + 1) * p.group); k++)
+      sum += static_cast<double>(x[k]);
+    sums[g] = static_cast<float>(sum);
+  }
+}
+
+struct Scratch {
+  std::vector<float> x, sums, scales, simulated;
+  std::vector<std::uint8_t> codes;
+  std::vector<std::int8_t> arranged;
+  std::vector<float> tile;
+};
+Scratch& scratch() {
+  thread_local Scratch mine;  // grows to the largest input seen by the thread
+  return mine;
+}
+
+template <class T>
+T* room(std::vector<T>& v, i64 n) {
+  if (v.size() < static_cast<std::size_t>(n)) v.resize(static_cast<std::size_t>(n));
+  return v.data();
+}
+
+void split(Pool* pool, i64 count, i64 grain, const std::function<void(i64, i64)>& work) {
+  if (pool != nullptr)
+    pool->run(count, grain, work);
+  else if (count > 0)
+    work(0, count);
+}
+
+// --- fallbacks
+// ---------------------------------------------------------------------------------------
+
+float dot(const float* a, const float* b, i64 n) {
+  double sum = 0;
+  for (i64 i = 0; i < n; i++) sum += static_cast<double>(a[i]) * b[i];
+  return static_cast<float>(sum);
+}
+
+void decode_and_multiply(const Tensor& w, Matrix<const float> x, Matrix<float> y, Pool* pool) {
+  split(pool, w.rows(), 8, [&](i64 begin, i64 end) {
+    float* row = room(scratch().tile, w.cols());
+    for (i64 r = begin; r < end; r++) {
+      decode_row(w, r, {row, static_cast<std::size_t>(w.cols())});
+      for (i64 b = 0; b < x.rows; b++) y.row(b)[r] = dot(row, x.row(b), w.cols());
+    }
+  });
+}
+
+// Exact integer sums over the runs where both scales are constant.
+void multiply_integers(const Tensor& w, const Activation& a, Matrix<const std::uint8_t> codes,
+                       Matrix<const float> scales, Matrix<float> y, Pool* pool) {
+  const Scheme& s = w.scheme;
+  const i64 n = w.cols();
+  const i64 weight_run =
+      s.grouping == Grouping::group || s.grouping == Grouping::block ? s.cols : n;
+  const i64 input_run = a.per == Activation::Per::group ? a.group : n;
+  const int lowest = s.offset == Offset::minimum ? 1 << (bits(s.code) - 1) : 0;
+  split(pool, w.rows(), 8, [&](i64 begin, i64 end) {
+    std::vector<int> row(static_cast<std::size_t>(n));
+    for (i64 r = begin; r < end; r++) {
+      for (i64 c = 0; c < n; c++) row[static_cast<std::size_t>(c)] = code_at(w, r, c);
+      for (i64 b = 0; b < codes.rows; b++) {
+        double sum = 0;
+        for (i64 c = 0; c < n;) {
+          const i64 stop =
+              std::min({n, (c / weight_run + 1) * weight_run, (c / input_run + 1) * input_run});
+          const i64 first = c;
+          std::int64_t products = 0, inputs = 0;
+          for (; c < stop; c++) {
+            const std::int8_t q = static_cast<std::int8_t>(codes.row(b)[c]);
+            products += static_cast<std::int64_t>(row[static_cast<std::size_t>(c)]) * q;
+            inputs += q;
+          }
+          const double scale = scale_at(w, r, first);
+          double offset = s.offset == Offset::zero ? scale * zero_at(w, r, first) : 0;
+          if (s.offset == Offset::minimum)
+            offset = static_cast<double>(min_at(w, r, first)) - scale * lowest;
+          sum += (scale * static_cast<double>(products) - offset * static_cast<double>(inputs)) *
+                 scales.row(b)[first / input_run];
+        }
+        y.row(b)[r] = static_cast<float>(sum);
+      }
+    }
+  });
+}
+
+}  // namespace
+
+std::span<const LinearKernel> linear_kernels() { return table; }
+
+const LinearKernel& pick(const Scheme& s, const Activation& a, i64 in, i64 batch, unsigned isa) {
+  const int kind = packed_kind(s, in);
+  const LinearWork work = integer_product(s, a) ? LinearWork::integers : LinearWork::floats;
+  const bool packable = work == LinearWork::floats || packed_integers(s, a);
+  for (const LinearKernel& k : table) {
+    if (k.work != work || (k.isa & ~isa) != 0 || batch < k.batch_min || batch > k.batch_max)
+      continue;
+    if (k.kind == -1 || (packable && k.kind == kind)) return k;
+  }
+  PARE_CHECK(false);
+}
+
+PackedLinear::PackedLinear(Tensor weights, const Activation& activation, float static_scale,
+                           unsigned isa, Pool& pool)
+    : tensor_(std::move(weights)),
+      activation_(activation),
+      static_scale_(static_scale),
+      isa_(isa),
+      in_(tensor_.cols()),
+      out_(tensor_.rows()) {
+  packed_bytes_ = tensor_.bytes();
+  if (chosen(1).kind < 0) return;
+  packed_ = pack(tensor_, pool, packed_bytes_);
+  PARE_CHECK(packed_ != nullptr);
+  for (Blob Tensor::*plane : {&Tensor::codes, &Tensor::scales, &Tensor::zeros, &Tensor::mins,
+                              &Tensor::super_scales, &Tensor::super_mins})
+    tensor_.*plane = {};
+}
+
+const LinearKernel& PackedLinear::chosen(i64 batch) const {
+  return pick(tensor_.scheme, activation_, in_, batch, isa_);
+}
+
+i64 PackedLinear::bytes_streamed(i64) const { return packed_bytes_; }
+std::string_view PackedLinear::kernel_name(i64 batch) const { return chosen(batch).name; }
+
+void PackedLinear::apply(Matrix<const float> x, Matrix<float> y, Pool& pool) const {
+  run(x, y, &pool);
+}
+void PackedLinear::apply(Matrix<const float> x, Matrix<float> y) const { run(x, y, nullptr); }
+
+void PackedLinear::run(Matrix<const float> x, Matrix<float> y, Pool* pool) const {
+  PARE_CHECK(x.cols == in_ && y.cols == out_ && x.rows == y.rows);
+  if (x.rows == 0) return;
+  const LinearKernel& kernel = chosen(x.rows);
+  Scratch& mine = scratch();
+  const bool integers = kernel.work == LinearWork::integers;
+  const i64 input_group = activation_.per == Activation::Per::group ? activation_.group : in_;
+  const i64 input_groups = (in_ + input_group - 1) / input_group;
+  if (integers) {
+    std::uint8_t* codes = room(mine.codes, x.rows * in_);
+    float* scales = room(mine.scales, x.rows * input_groups);
+    quantize_activations(x, activation_, static_scale_, {codes, x.rows, in_},
+                         {scales, x.rows, input_groups});
+  } else if (activation_.per != Activation::Per::none) {
+    // Codes that are not integers: products of their values are exact in float, so decoding first
+    // is no simulation of the arithmetic, only of the unit that would do it.
+    float* simulated = room(mine.simulated, x.rows * in_);
+    simulate_activations(x, activation_, static_scale_, {simulated, x.rows, in_});
+    x = {simulated, x.rows, in_};
+  }
+  if (kernel.kind < 0) {
+    if (integers)
+      multiply_integers(tensor_, activation_, {mine.codes.data(), x.rows, in_},
+                        {mine.scales.data(), x.rows, input_groups}, y, pool);
+    else
+      decode_and_multiply(tensor_, x, y, pool);
+    return;
+  }
+  const Packed& p = *packed_;
+  PackedCall call{};
+  call.w = &p;
+  call.batch = x.rows;
+  call.x_stride = p.in_padded;
+  call.y = y.data;
+  call.y_stride = y.stride;
+  const bool needs_sums = p.bias != nullptr || integers;
+  float* sums = needs_sums ? room(mine.sums, x.rows * p.groups) : nullptr;
+  call.sums = sums;
+  if (integers) {
+    std::int8_t* arranged = room(mine.arranged, x.rows * p.in_padded);
+    for (i64 b = 0; b < x.rows; b++) {
+      const std::int8_t* from = reinterpret_cast<const std::int8_t*>(mine.codes.data()) + b * in_;
+      arrange(from, in_, p.in_padded, kernel.order, arranged + b * p.in_padded);
+      group_sums(from, in_, p, sums + b * p.groups);
+    }
+    call.codes = arranged;
+    call.code_scales = mine.scales.data();
+  } else {
+    const bool as_is = kernel.order == 0 && in_ == p.in_padded && !needs_sums;
+    if (as_is) {
+      call.x = x.data;
+      call.x_stride = x.stride;
+    } else {
+      float* to = room(mine.x, x.rows * p.in_padded);
+      split(pool, x.rows, 4, [&](i64 begin, i64 end) {
+        for (i64 b = begin; b < end; b++) {
+          arrange(x.row(b), in_, p.in_padded, kernel.order, to + b * p.in_padded);
+          if (needs_sums) group_sums(x.row(b), in_, p, sums + b * p.groups);
+        }
+      });
+      call.x = to;
+    }
+  }
+  split(pool, out_, tile_rows, [&](i64 begin, i64 end) {
+    PackedCall part = call;
+    part.row0 = begin;
+    part.row1 = end;
+    part.tile = room(scratch().tile, tile_rows * p.in_padded + 16);
+    kernel.run(part);
+  });
+}
+
+void linear_reference(const Tensor& w, const Activation& activation, float static_scale,
+                      Matrix<const float> x, Matrix<float> y) {
+  PARE_CHECK(x.cols == w.cols() && y.cols == w.rows() && x.rows == y.rows);
+  std::vector<float> simulated;
+  if (activation.per != Activation::Per::none) {
+    simulated.resize(static_cast<std::size_t>(x.rows * x.cols));
+    simulate_activations(x, activation, static_scale, {simulated.data(), x.rows, x.cols});
+    x = {simulated.data(), x.rows, x.cols};
+  }
+  std::vector<float> row(static_cast<std::size_t>(w.cols()));
+  for (i64 r = 0; r < w.rows(); r++) {
+    decode_row(w, r, row);
+    for (i64 b = 0; b < x.rows; b++) {
+      double sum = 0;
+      for (i64 c = 0; c < w.cols(); c++)
+        sum += static_cast<double>(row[static_cast<std::size_t>(c)]) * x.row(b)[c];
+      y.row(b)[r] = static_cast<float>(sum);
+    }
+  }
+}
+
+}  // namespace pare

@@ -1,0 +1,193 @@
+#include "kernel/linear.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <set>
+
+#include "base/random.h"
+#include "number/encode.h"
+
+namespace pare {
+namespace {
+
+std::vector<float> normal(i64 n, std::uint64_t seed, double scale = 1) {
+  Random random(seed);
+  std::vector<float> x(static_cast<std::size_t>(n));
+  for (float& v : x) v = static_cast<float>(random.normal() * scale);
+  return x;
+}
+
+// The classes this machine has, each with those before it.
+std::vector<unsigned> classes() {
+  std::vector<unsigned> list = {isa_scalar};
+  const unsigned here = isa_here();
+  if (here & isa_avx2) list.push_back(isa_avx2);
+  if (here & isa_avx512) list.push_back(isa_avx2 | isa_avx512);
+  return list;
+}
+
+const char* const schemes[] = {
+    "f32",           "f16",          "bf16",          "int8:channel", "int8:g128", "int8:g32",
+    "int8:g16:asym", "int8:tensor",  "int4:g128",     "int4:g32",     "int4:g16",  "int4:g64:asym",
+    "int4:channel",  "int4:g256",    "int3:g128",     "int2:g64",     "int5:g32",  "int6:channel",
+    "int7:g128:min", "nf4:g64",      "nf4:g64:dq",    "fp4:g64",      "e2m1:g32",  "mxfp4",
+    "nvfp4",         "e4m3:channel", "e4m3:b128x128", "e5m2:channel", "q4_0",      "q4_1",
+    "q8_0",          "q2_k",         "q3_k",          "q4_k",         "q5_k",      "q6_k",
+    "iq4_nl",        "iq4_xs",       "int4:g48",      "int8:g24",     "e4m3:b5x48"};
+
+TEST(Linear, EveryRowAgreesWithTheDefinition) {
+  std::set<std::string_view> used;
+  for (unsigned isa : classes())
+    for (const char* text : schemes)
+      for (const auto& [rows, cols] :
+           {std::pair<i64, i64>{7, 300}, {37, 256}, {16, 65}, {5, 520}}) {
+        const Scheme scheme = parse_scheme(text);
+        const std::vector<float> w = normal(rows * cols, 1), x = normal(9 * cols, 2);
+        const Tensor t = quantize({w.data(), rows, cols}, scheme);
+        const std::vector<float> decoded = decode(t);
+        Pool pool(2);
+        const PackedLinear packed(t, {}, 0, isa, pool);
+        for (i64 batch : {1, 2, 5, 9}) {
+          std::vector<float> want(static_cast<std::size_t>(batch * rows)), got(want.size());
+          linear_reference(t, {}, 0, {x.data(), batch, cols}, {want.data(), batch, rows});
+          packed.apply({x.data(), batch, cols}, {got.data(), batch, rows}, pool);
+          used.insert(packed.kernel_name(batch));
+          for (i64 b = 0; b < batch; b++)
+            for (i64 r = 0; r < rows; r++) {
+              // Rounding of a sum of n products in any order: n eps sum |w x|; the decoded weight
+              // itself (scale times code minus bias) is rounded otherwise than in the definition: 4
+              // eps of scale * code + bias.
+              double bound = 1e-30;
+              for (i64 c = 0; c < cols; c++) {
+                const double spread =
+                    std::abs(decoded[static_cast<std::size_t>(r * cols + c)]) +
+                    (scheme.plain() ? 0.0
+                                    : 2.0 * std::abs(min_at(t, r, c)) +
+                                          std::abs(scale_at(t, r, c)) * std::abs(zero_at(t, r, c)));
+                bound += (static_cast<double>(cols) / 8 + 8) * 6e-8 * spread *
+                         std::abs(x[static_cast<std::size_t>(b * cols + c)]);
+              }
+              const std::size_t k = static_cast<std::size_t>(b * rows + r);
+              ASSERT_NEAR(got[k], want[k], bound) << text << " " << packed.kernel_name(batch) << " "
+                                                  << rows << "x" << cols << " batch " << batch;
+            }
+        }
+      }
+  for (const LinearKernel& k : linear_kernels())
+    if (k.work == LinearWork::floats && (k.isa & ~isa_here()) == 0) {
+      EXPECT_TRUE(used.contains(k.name)) << k.name << " was never chosen";
+    }
+}
+
+TEST(Linear, IntegerInputsAreMultipliedAsIntegers) {
+  std::set<std::string_view> used;
+  for (unsigned isa : classes())
+    for (const char* text :
+         {"int8:channel", "int8:tensor", "int8:g128", "int8:g32", "int8:g16", "int4:g128",
+          "int4:g32", "int4:g64:asym", "int4:channel", "int8:g64:asym", "int3:g128", "int2:g64",
+          "int6:g32", "q4_k", "q4_0", "int4:g32:min", "int8:g24"})
+      for (const char* input :
+           {"int8:token", "int8:tensor", "int8:tensor:static", "int4:token", "int8:g64"})
+        for (const auto& [rows, cols] : {std::pair<i64, i64>{9, 256}, {6, 300}, {33, 1024}}) {
+          const Scheme scheme = parse_scheme(text);
+          const Activation activation = parse_activation(input);
+          const std::vector<float> w = normal(rows * cols, 3, 0.05), x = normal(7 * cols, 4);
+          const Tensor t = quantize({w.data(), rows, cols}, scheme);
+          Pool pool(2);
+          const PackedLinear packed(t, activation, 0.03f, isa, pool);
+          for (i64 batch : {1, 7}) {
+            std::vector<float> want(static_cast<std::size_t>(batch * rows)), got(want.size());
+            linear_reference(t, activation, 0.03f, {x.data(), batch, cols},
+                             {want.data(), batch, rows});
+            packed.apply({x.data(), batch, cols}, {got.data(), batch, rows}, pool);
+            used.insert(packed.kernel_name(batch));
+            EXPECT_NE(packed.kernel_name(batch).find("integers"), std::string_view::npos);
+            std::vector<float> simulated(static_cast<std::size_t>(batch * cols));
+            simulate_activations({x.data(), batch, cols}, activation, 0.03f,
+                                 {simulated.data(), batch, cols});
+            for (i64 b = 0; b < batch; b++)
+              for (i64 r = 0; r < rows; r++) {
+                // Integer sums are exact; what is rounded is one scaling and one addition a group
+                // (and the same for offsets): (groups + 4) eps of the sum of magnitudes.
+                double magnitude = 1e-30;
+                for (i64 c = 0; c < cols; c++) {
+                  const double spread =
+                      std::abs(scale_at(t, r, c)) *
+                          (std::abs(code_at(t, r, c)) + std::abs(zero_at(t, r, c)) + 128) +
+                      std::abs(min_at(t, r, c));
+                  magnitude += spread * std::abs(simulated[static_cast<std::size_t>(b * cols + c)]);
+                }
+                const std::size_t k = static_cast<std::size_t>(b * rows + r);
+                ASSERT_NEAR(got[k], want[k],
+                            magnitude * 6e-8 * (static_cast<double>(scale_cols(scheme, cols)) + 4))
+                    << text << " " << input << " " << packed.kernel_name(batch);
+              }
+          }
+        }
+  for (const LinearKernel& k : linear_kernels())
+    if (k.work == LinearWork::integers && (k.isa & ~isa_here()) == 0) {
+      EXPECT_TRUE(used.contains(k.name)) << k.name << " was never chosen";
+    }
+}
+
+TEST(Linear, OneScaleARowIsExact) {
+  // With one scale a row the whole sum is an integer: scalar and vector rows agree to the last bit.
+  const std::vector<float> w = normal(40 * 4096, 5), x = normal(3 * 4096, 6);
+  for (const char* text : {"int8:channel", "int4:channel"}) {
+    const Tensor t = quantize({w.data(), 40, 4096}, parse_scheme(text));
+    Pool pool(2);
+    std::vector<std::vector<float>> results;
+    for (unsigned isa : classes()) {
+      const PackedLinear packed(t, parse_activation("int8:token"), 0, isa, pool);
+      results.emplace_back(3 * 40);
+      packed.apply({x.data(), 3, 4096}, {results.back().data(), 3, 40}, pool);
+    }
+    for (const auto& r : results)
+      for (std::size_t i = 0; i < r.size(); i++)
+        ASSERT_NEAR(r[i], results[0][i],
+                    std::string(text) == "int8:channel" ? 2e-7 * std::abs(results[0][i]) : 1e-4)
+            << text;
+  }
+}
+
+TEST(Linear, ThreadsAndBatchesDoNotChangeBits) {
+  const std::vector<float> w = normal(101 * 384, 7), x = normal(11 * 384, 8);
+  for (unsigned isa : classes())
+    for (const char* text : {"bf16", "int4:g32", "int8:channel", "nf4:g64", "int3:g48"})
+      for (const char* input : {"none", "int8:token"}) {
+        if (parse_scheme(text).plain() && std::string(input) != "none") continue;
+        const Tensor t = quantize({w.data(), 101, 384}, parse_scheme(text));
+        std::vector<float> first;
+        for (int threads : {1, 2, 3, 5}) {
+          Pool pool(threads);
+          const PackedLinear packed(t, parse_activation(input), 0, isa, pool);
+          std::vector<float> y(11 * 101);
+          packed.apply({x.data(), 11, 384}, {y.data(), 11, 101}, pool);
+          if (first.empty()) first = y;
+          ASSERT_EQ(std::memcmp(first.data(), y.data(), 4 * y.size()), 0) << text << " " << threads;
+          std::vector<float> part(3 * 101);  // the same inputs in another batch
+          packed.apply({x.data() + 4 * 384, 3, 384}, {part.data(), 3, 101}, pool);
+          ASSERT_EQ(std::memcmp(first.data() + 4 * 101, part.data(), 4 * part.size()), 0) << text;
+        }
+      }
+}
+
+TEST(Linear, PickIsTotal) {
+  for (unsigned isa : {0u, 1u, 3u, 7u})
+    for (const char* text : schemes)
+      for (const char* input : {"none", "int8:token", "e4m3:token", "int8:g128"})
+        for (i64 batch : {1, 2, 512}) {
+          const LinearKernel& k =
+              pick(parse_scheme(text), parse_activation(input), 4096, batch, isa);
+          EXPECT_EQ(k.isa & ~isa, 0u);
+        }
+  EXPECT_EQ(pick(parse_scheme("int4:g32"), {}, 4096, 1, isa_avx2 | isa_avx512).name,
+            "linear_nib4_avx512_vector");
+  EXPECT_EQ(pick(parse_scheme("int4:g32"), parse_activation("int8:token"), 4096, 4, isa_avx2).name,
+            "linear_nib4_avx2_integers");
+}
+
+}  // namespace
+}  // namespace pare

@@ -1,0 +1,16 @@
+// The element-wise operations (kernel/ops.inl) for this ISA class.
+#include "kernel/ops.h"
+#include "kernel/simd_avx2.h"
+
+namespace pare {
+namespace {
+
+#include "kernel/ops.inl"
+
+}  // namespace
+
+extern const VectorOps vector_ops_avx2;
+const VectorOps vector_ops_avx2 = {rms_norm, layer_norm, activate,   add_scaled,
+                                   rope,     softcap,    log_sum_exp};
+
+}  // namespace pare

@@ -1,0 +1,31 @@
+// Declarations of the functions behind the row table; defined in linear_avx2.cpp and
+// linear_avx512.cpp.
+#pragma once
+
+#include "kernel/packed.h"
+
+namespace pare {
+
+#define PARE_DECLARE_ROWS(isa)                        \
+  void linear_f32_##isa##_vector(const PackedCall&);  \
+  void linear_f32_##isa##_matrix(const PackedCall&);  \
+  void linear_f16_##isa##_vector(const PackedCall&);  \
+  void linear_f16_##isa##_matrix(const PackedCall&);  \
+  void linear_bf16_##isa##_vector(const PackedCall&); \
+  void linear_bf16_##isa##_matrix(const PackedCall&); \
+  void linear_e4m3_##isa##_vector(const PackedCall&); \
+  void linear_e4m3_##isa##_matrix(const PackedCall&); \
+  void linear_e5m2_##isa##_vector(const PackedCall&); \
+  void linear_e5m2_##isa##_matrix(const PackedCall&); \
+  void linear_i8_##isa##_vector(const PackedCall&);   \
+  void linear_i8_##isa##_matrix(const PackedCall&);   \
+  void linear_nib4_##isa##_vector(const PackedCall&); \
+  void linear_nib4_##isa##_matrix(const PackedCall&); \
+  void linear_i8_##isa##_integers(const PackedCall&); \
+  void linear_nib4_##isa##_integers(const PackedCall&);
+
+PARE_DECLARE_ROWS(avx2)
+PARE_DECLARE_ROWS(avx512)
+#undef PARE_DECLARE_ROWS
+
+}  // namespace pare
