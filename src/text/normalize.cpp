@@ -53,7 +53,7 @@ Codes decompose(std::string_view text, bool compatibility) {
   return codes;
 }
 
-std::string apply(const normal::Form& form, std::string_view text) {
+std::string applied(const normal::Form& form, std::string_view text) {
   // Below U+0300 (lead byte below 0xcc) everything is in NFC; ASCII is in every form.
   const unsigned limit = form.compose && !form.compatibility ? 0xcc : 0x80;
   if (std::all_of(text.begin(), text.end(),
@@ -88,14 +88,14 @@ void append_lower(std::string& out, char32_t c) {
     append_char(out, to_lower(c));
 }
 
-std::string apply(const normal::Lowercase&, std::string_view text) {
+std::string applied(const normal::Lowercase&, std::string_view text) {
   std::string out;
   out.reserve(text.size());
   each_char(text, [&](char32_t c, std::string_view) { append_lower(out, c); });
   return out;
 }
 
-std::string apply(const normal::Strip& strip, std::string_view text) {
+std::string applied(const normal::Strip& strip, std::string_view text) {
   const CharClasses classes;
   std::size_t begin = 0, end = text.size();
   while (strip.left && begin < end) {
@@ -111,7 +111,7 @@ std::string apply(const normal::Strip& strip, std::string_view text) {
   return std::string(text.substr(begin, end - begin));
 }
 
-std::string apply(const normal::StripAccents&, std::string_view text) {
+std::string applied(const normal::StripAccents&, std::string_view text) {
   const CharClasses classes;
   std::string out;
   each_char(text, [&](char32_t c, std::string_view s) {
@@ -120,7 +120,7 @@ std::string apply(const normal::StripAccents&, std::string_view text) {
   return out;
 }
 
-std::string apply(const normal::Replace& replace, std::string_view text) {
+std::string applied(const normal::Replace& replace, std::string_view text) {
   std::vector<Match> matches;
   find_all(replace.pattern, text, matches);
   std::string out;
@@ -133,12 +133,12 @@ std::string apply(const normal::Replace& replace, std::string_view text) {
   return out;
 }
 
-std::string apply(const normal::Prepend& prepend, std::string_view text) {
+std::string applied(const normal::Prepend& prepend, std::string_view text) {
   if (text.empty()) return {};
   return prepend.text + std::string(text);
 }
 
-std::string apply(const normal::Nmt&, std::string_view text) {
+std::string applied(const normal::Nmt&, std::string_view text) {
   const auto dropped = [](char32_t c) {
     return (c >= 1 && c <= 8) || c == 0x0b || (c >= 0x0e && c <= 0x1f) || c == 0x7f || c == 0x8f ||
            c == 0x9f;
@@ -159,7 +159,7 @@ std::string apply(const normal::Nmt&, std::string_view text) {
 
 // Hugging Face's use of the map: by grapheme cluster, if it is short and a rule begins there, else
 // by character; the first rule found wins, and what it does not cover of the cluster is lost.
-std::string apply(const normal::Precompiled& precompiled, std::string_view text) {
+std::string applied(const normal::Precompiled& precompiled, std::string_view text) {
   const Charsmap& map = *precompiled.map;
   std::string out;
   out.reserve(text.size());
@@ -200,7 +200,7 @@ bool is_chinese(char32_t c) {
          (c >= 0xf900 && c <= 0xfaff) || (c >= 0x2f800 && c <= 0x2fa1f);
 }
 
-std::string apply(const normal::Bert& bert, std::string_view text) {
+std::string applied(const normal::Bert& bert, std::string_view text) {
   const CharClasses classes;
   std::string cleaned;
   each_char(text, [&](char32_t c, std::string_view s) {
@@ -222,15 +222,15 @@ std::string apply(const normal::Bert& bert, std::string_view text) {
   });
   if (bert.strip_accents) {
     std::string kept;
-    each_char(apply(normal::Form{false, false}, cleaned), [&](char32_t c, std::string_view s) {
+    each_char(applied(normal::Form{false, false}, cleaned), [&](char32_t c, std::string_view s) {
       if (!is_nonspacing_mark(c)) kept += s;
     });
     cleaned = std::move(kept);
   }
-  return bert.lowercase ? apply(normal::Lowercase{}, cleaned) : cleaned;
+  return bert.lowercase ? applied(normal::Lowercase{}, cleaned) : cleaned;
 }
 
-std::string apply(const normal::Bytes&, std::string_view text) { return bytes_to_alphabet(text); }
+std::string applied(const normal::Bytes&, std::string_view text) { return bytes_to_alphabet(text); }
 
 // What one step of SentencePiece's normalizer makes of the front of `text`.
 struct Prefix {
@@ -250,7 +250,7 @@ Prefix sentencepiece_prefix(const normal::Sentencepiece& spm, std::string_view t
   return {text.substr(0, n), n};
 }
 
-std::string apply(const normal::Sentencepiece& spm, std::string_view text) {
+std::string applied(const normal::Sentencepiece& spm, std::string_view text) {
   const std::string_view space = spm.escape_whitespaces ? meta_space : std::string_view(" ");
   std::size_t i = 0;
   if (spm.remove_extra_whitespaces) {
@@ -293,7 +293,7 @@ std::string normalize(const std::vector<Normalizer>& steps, std::string_view tex
   const std::size_t limit = text.size() * 64 + (std::size_t{1} << 20);
   std::string current(text);
   for (const Normalizer& step : steps) {
-    current = std::visit([&](const auto& s) { return apply(s, current); }, step);
+    current = std::visit([&](const auto& s) { return applied(s, current); }, step);
     if (current.size() > limit)
       fail_input("TK-004", "the normalizer lengthens this text beyond measure",
                  {{"found", fmt::format("{} bytes from {}", current.size(), text.size())}});

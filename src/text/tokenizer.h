@@ -102,7 +102,8 @@ class StreamDecoder {
   Tokenizer tokenizer_;
   bool skip_special_;
   std::vector<std::int32_t> window_;
-  std::string shown_;  // decode(window_) as far as it has left
+  std::size_t settled_ = 0;  // ids at the front of the window whose text has left
+  std::string shown_;        // the text of the window that has left
 };
 
 }  // namespace pare

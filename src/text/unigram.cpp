@@ -27,6 +27,9 @@ void prepare(Unigram& unigram, const Vocabulary& vocabulary, const std::vector<b
     const auto i = static_cast<std::size_t>(id);
     if (!vocabulary.used(id) || (!searchable.empty() && !searchable[i])) continue;
     unigram.trie.add(vocabulary.text(id), id);
+    const bool special = (!unigram.unused.empty() && unigram.unused[i]) ||
+                         (!unigram.user.empty() && unigram.user[i]);
+    if (special) continue;
     low = std::min(low, unigram.scores[i]);
     high = std::max(high, unigram.scores[i]);
   }
@@ -81,7 +84,11 @@ struct Search {
       offer(i + 1, at, id, score_of(id, bytes) + here);
       if (bytes == first) single = true;
     }
-    if (!single) offer(at + first, at, no_token, unigram.unk_score + here);
+    if (!single) {
+      double score = unigram.unk_score + here;
+      if (unigram.single_precision) score = static_cast<float>(score);
+      offer(at + first, at, no_token, score);
+    }
   }
 
   // Writes the path to `end` and makes it the new base.
