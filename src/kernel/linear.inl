@@ -271,6 +271,7 @@ void integer_block(const PackedCall& c, i64 row, i64 input, const float* corr) {
   for (i64 k = 0; k < w.in_padded; k += step) {
     for (int r = 0; r < R; r++) {
       const u8* p = w.codes + (row + r) * w.row_bytes + (kind == Packed::nib4 ? k / 2 : k);
+      if (N == 1) prefetch(p + R * w.row_bytes);
       const WeightBytes a = load_weights<kind>(p);
       excess[r] = excess_step<kind>(excess[r], a);
       for (int n = 0; n < N; n++) acc[r][n] = integer_step<kind>(acc[r][n], a, c.codes + (input + n) * c.x_stride, k);

@@ -431,6 +431,7 @@ struct Encoder::State {
   float snap(i64 row, i64 col, float want) {
     const Params& p = params[static_cast<std::size_t>(group_index(row, col))];
     const Limits range = limits_of(s.code);
+    if (std::isnan(want)) want = 0;  // integers have no other word for it
     switch (kind_of(s)) {
       case Kind::integer: {
         const float zero = static_cast<float>(p.zero);
@@ -452,7 +453,7 @@ struct Encoder::State {
       case Kind::table:
         break;
     }
-    const std::uint32_t pattern = encode(s.code, std::isnan(want) ? 0.0f : want * p.inverse);
+    const std::uint32_t pattern = encode(s.code, want * p.inverse);
     put_code(row, col, pattern);
     return decode(s.code, pattern) * p.scale;
   }
