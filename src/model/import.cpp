@@ -288,4 +288,12 @@ Checkpoint read_llama2c(const fs::path& file) {
   return c;
 }
 
+fs::path llama2c_tokenizer(const fs::path& file) {
+  try {
+    return tokenizer_beside(file, parse_llama2c(map_file(file), file.string()).vocab);
+  } catch (const Error&) {  // not a checkpoint; perhaps a tokenizer itself
+    return {};
+  }
+}
+
 }  // namespace pare

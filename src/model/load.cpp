@@ -17,12 +17,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::string shape_text(const std::vector<i64>& shape) {
-  std::string text;
-  for (i64 d : shape) text += (text.empty() ? "" : " x ") + std::to_string(d);
-  return text.empty() ? "scalar" : text;
-}
-
 Json read_config(const fs::path& folder) {
   const fs::path path = folder / "config.json";
   if (!fs::exists(path))
@@ -34,29 +28,28 @@ Json read_config(const fs::path& folder) {
   return config;
 }
 
-bool is_pare_form(const Json& config) {
-  const Json* quantization = config.find("quantization_config");
-  const Json* method = quantization != nullptr ? quantization->find("quant_method") : nullptr;
-  return method != nullptr && *method == Json("pare");
-}
-
 // Finds where each slot lies and keeps count of what was used.
 class Assembler {
  public:
-  explicit Assembler(Checkpoint checkpoint)
-      : c_(std::move(checkpoint)), family_(family_of(c_.config)) {}
+  explicit Assembler(Checkpoint checkpoint) : c_(std::move(checkpoint)) {}
 
   Model model() {
     Model m;
-    m.family = std::string(family_.name);
-    m.config = c_.config;
+    m.config = std::move(c_.config);
+    take_notes(m);
+    const std::optional<Code> kv = m.spec.kv ? m.spec.kv : c_.kv;
+    config_ = &m.config;
+    family_ = &family_of(m.config);
+    m.family = std::string(family_->name);
     m.path = c_.path;
     m.tokenizer = c_.tokenizer;
-    m.spec = family_.parse(c_.config);
+    m.spec = family_->parse(m.config);
+    m.spec.kv = kv;
     check(m.spec);
     find_prefix(m.spec);
     set_schemes(m.spec);
     for (const Slot& slot : slots(m.spec)) m.weights.emplace(slot.name, weight_of(slot, m.spec));
+    compare_tied_head(m.spec);
     refuse_leftovers(m.spec);
     check(m);
     return m;
@@ -66,94 +59,117 @@ class Assembler {
   // Files saved from the bare model lack the front of every name.
   void find_prefix(const Spec& spec) {
     const std::vector<Slot> list = slots(spec);
-    const std::string first = family_.source(list[0], spec, c_.config).name;
-    if (c_.tensors.contains(first) || family_.base_prefix.empty() ||
-        !first.starts_with(family_.base_prefix))
+    const std::string first = family_->source(list[0], spec, *config_).name;
+    if (c_.tensors.contains(first) || family_->base_prefix.empty() ||
+        !first.starts_with(family_->base_prefix))
       return;
-    if (c_.tensors.contains(first.substr(family_.base_prefix.size())))
-      strip_ = std::string(family_.base_prefix);
+    if (c_.tensors.contains(first.substr(family_->base_prefix.size())))
+      strip_ = std::string(family_->base_prefix);
   }
 
   Source source_of(const Slot& slot, const Spec& spec) const {
-    Source source = family_.source(slot, spec, c_.config);
+    Source source = family_->source(slot, spec, *config_);
     if (!strip_.empty() && source.name.starts_with(strip_)) source.name.erase(0, strip_.size());
     return source;
   }
 
   // The schemes that the file has, so that slots(spec) then says what is there.
   void set_schemes(Spec& spec) {
-    const Spec plain = spec;
-    for (const Slot& slot : slots(plain)) {
-      if (slot.vector) continue;
-      const auto it = c_.tensors.find(source_of(slot, plain).name);
-      if (it == c_.tensors.end()) continue;  // reported when the slot is loaded
-      if (slot.name == "embed.weight") spec.embed = it->second.scheme;
-    }
-    if (spec.tied) spec.head.scheme = spec.embed;
+    std::map<std::string, std::string> source_names;  // by slot
+    for (const Slot& slot : slots(spec))
+      if (!slot.vector) source_names[slot.name] = source_of(slot, spec).name;
+    const auto found = [&](const std::string& slot) {
+      const auto it = c_.tensors.find(source_names[slot]);
+      return it != c_.tensors.end() ? &it->second : nullptr;  // null: reported by weight_of
+    };
+    if (const CheckpointTensor* t = found("embed.weight")) spec.embed = t->scheme;
     for (auto& [name, linear] : linears(spec)) {
       if (name == "head" && spec.tied) continue;
-      Slot slot;
-      for (const Slot& s : slots(plain))
-        if (s.name == name + ".weight") slot = s;
-      const std::string source = source_of(slot, plain).name;
-      if (const auto it = c_.tensors.find(source); it != c_.tensors.end())
-        linear->scheme = it->second.scheme;
-      if (const auto it = c_.activations.find(module_of(source)); it != c_.activations.end())
-        linear->activation = it->second;
+      const std::string slot = name + ".weight";
+      if (const CheckpointTensor* t = found(slot)) linear->scheme = t->scheme;
+      const auto it = c_.activations.find(module_of(source_names[slot]));
+      if (it != c_.activations.end()) linear->activation = it->second;
     }
+    if (spec.tied) spec.head.scheme = spec.embed;
   }
 
   const CheckpointTensor& find(const std::string& name, const Slot& slot) {
     const auto it = c_.tensors.find(name);
-    if (it != c_.tensors.end()) {
-      used_.insert(name);
-      return it->second;
+    if (it == c_.tensors.end()) {
+      std::vector<std::string> names;
+      for (const auto& [key, value] : c_.tensors) names.push_back(key);
+      const std::string near = nearest(name, names);
+      fail_input("MO-001", "a tensor of the model is missing",
+                 {{"model", c_.path.string()},
+                  {"tensor", pare::quoted(name)},
+                  {"need", shape_text(slot.shape)}},
+                 near.empty() ? "" : "the nearest name is " + near);
     }
-    std::vector<std::string> names;
-    for (const auto& [key, value] : c_.tensors) names.push_back(key);
-    const std::string near = nearest(name, names);
-    fail_input("MO-001", "a tensor of the model is missing",
-               {{"model", c_.path.string()},
-                {"tensor", pare::quoted(name)},
-                {"need", shape_text(slot.shape)}},
-               near.empty() ? "" : "the nearest name is " + near);
+    used_.insert(name);
+    if (!it->second.unreadable.empty())
+      fail_input("MO-001", "a tensor has a type that weights cannot have",
+                 {{"model", c_.path.string()},
+                  {"tensor", pare::quoted(name)},
+                  {"found", it->second.unreadable},
+                  {"need", "F32, F16 or BF16"}});
+    return it->second;
+  }
+
+  Weight static_scale(const Slot& slot, const Spec& spec) {
+    Slot matrix = slot;
+    matrix.name = slot.name.substr(0, slot.name.size() - 12) + "weight";
+    const std::string name = module_of(source_of(matrix, spec).name) + ".input_scale";
+    const CheckpointTensor& t = find(name, slot);
+    i64 count = 1;
+    for (i64 d : t.shape) count *= d;
+    if (count != 1) mismatch(name, t.shape, slot);
+    return {t.scheme, {1}, [load = t.load] {
+              Tensor scale = load();
+              scale.shape = {1};
+              return scale;
+            }};
+  }
+
+  // The slot's rows exist in the tensor and can be cut out of it.
+  void check_rows(const Source& source, const CheckpointTensor& t, i64 rows, const Slot& slot) {
+    const Scheme& s = t.scheme;
+    for (const RowRange& r : source.rows) {
+      if (r.begin < 0 || r.count < 0 || r.begin > rows || r.count > rows - r.begin)
+        mismatch(source.name, t.shape, slot);
+      const bool whole_blocks =
+          s.grouping != Grouping::block ||
+          (r.begin % s.rows == 0 && (r.count % s.rows == 0 || r.begin + r.count == rows));
+      if (!whole_blocks)
+        fail_input("MO-005", "a fused matrix is quantized in blocks that cross its parts",
+                   {{"model", c_.path.string()},
+                    {"tensor", pare::quoted(source.name)},
+                    {"found", to_string(s)},
+                    {"need", fmt::format("blocks that end with {}", slot.name)}});
+    }
   }
 
   Weight weight_of(const Slot& slot, const Spec& spec) {
-    if (slot.name.ends_with(".static_scale")) {
-      Slot matrix = slot;
-      matrix.name = slot.name.substr(0, slot.name.size() - 12) + "weight";
-      const std::string name = module_of(source_of(matrix, spec).name) + ".input_scale";
-      const CheckpointTensor& t = find(name, slot);
-      return {t.scheme, {1}, [load = t.load] {
-                Tensor scale = load();
-                scale.shape = {1};
-                return scale;
-              }};
-    }
+    if (slot.name.ends_with(".static_scale")) return static_scale(slot, spec);
     const Source source = source_of(slot, spec);
     const CheckpointTensor& t = find(source.name, slot);
     std::vector<i64> shape = t.shape;
-    if (source.transposed) {
+    const bool turned = source.transposed && shape.size() == 2;
+    if (turned) {
       if (!t.scheme.plain())
         fail_input("MO-005", "a transposed matrix is quantized",
-                   {{"tensor", pare::quoted(source.name)}});
+                   {{"model", c_.path.string()}, {"tensor", pare::quoted(source.name)}});
       std::reverse(shape.begin(), shape.end());
     }
-    i64 rows = shape.empty() ? 0 : shape[0];
-    for (const RowRange& r : source.rows)
-      if (r.begin < 0 || r.count < 0 || r.begin > rows || r.count > rows - r.begin)
-        mismatch(source.name, t.shape, slot);
-    if (!source.rows.empty()) {
-      rows = 0;
-      for (const RowRange& r : source.rows) rows += r.count;
-      shape[0] = rows;
+    if (!source.rows.empty() && !shape.empty()) {
+      check_rows(source, t, shape[0], slot);
+      shape[0] = 0;
+      for (const RowRange& r : source.rows) shape[0] += r.count;
     }
     if (shape != slot.shape) mismatch(source.name, t.shape, slot);
-    return {t.scheme, slot.shape, [load = t.load, source, scheme = t.scheme] {
+    return {t.scheme, slot.shape, [load = t.load, rows = source.rows, turned] {
               Tensor tensor = load();
-              if (source.transposed && tensor.shape.size() == 2) tensor = transpose(tensor);
-              return source.rows.empty() ? tensor : select_rows(tensor, source.rows);
+              if (turned) tensor = transpose(tensor);
+              return rows.empty() ? tensor : select_rows(tensor, rows);
             }};
   }
 
@@ -166,13 +182,54 @@ class Assembler {
                 {"need", fmt::format("{} for {}", shape_text(slot.shape), slot.name)}});
   }
 
+  // A tied model may store its head again, but only the same one: otherwise nobody can know which
+  // of the two is meant.
+  void compare_tied_head(const Spec& spec) {
+    if (!spec.tied) return;
+    Spec untied = spec;
+    untied.tied = false;
+    const std::vector<Slot> list = slots(untied);
+    const auto source = [&](std::string_view name) {
+      const auto it = std::find_if(list.begin(), list.end(),
+                                   [&](const Slot& slot) { return slot.name == name; });
+      return source_of(*it, untied).name;
+    };
+    const auto head = c_.tensors.find(source("head.weight"));
+    if (head == c_.tensors.end() || !head->second.unreadable.empty()) return;
+    const CheckpointTensor& embed = c_.tensors.find(source("embed.weight"))->second;
+    used_.insert(head->first);
+    if (head->second.scheme == embed.scheme && head->second.shape == embed.shape) {
+      const Tensor a = embed.load(), b = head->second.load();
+      if (a.codes.data() == b.codes.data()) return;
+      if (std::equal(a.codes.bytes.begin(), a.codes.bytes.end(), b.codes.bytes.begin(),
+                     b.codes.bytes.end()))
+        return;
+    }
+    fail_input("MO-009",
+               "the configuration ties the head to the embedding, but both are stored and differ",
+               {{"model", c_.path.string()},
+                {"tensor", pare::quoted(head->first)},
+                {"found", fmt::format("{} {}, hash {:016x}", shape_text(head->second.shape),
+                                      to_string(head->second.scheme), hash(head->second))},
+                {"need", fmt::format("{} {}, hash {:016x}", shape_text(embed.shape),
+                                     to_string(embed.scheme), hash(embed))}},
+               "set tie_word_embeddings to false to use both, or remove the tensor");
+  }
+
+  static std::uint64_t hash(const CheckpointTensor& t) {  // FNV-1a
+    std::uint64_t h = 0xcbf29ce484222325u;
+    for (std::byte b : t.load().codes.bytes)
+      h = (h ^ static_cast<std::uint64_t>(b)) * 0x100000001b3u;
+    return h;
+  }
+
   void refuse_leftovers(const Spec& spec) {
     for (const auto& [name, tensor] : c_.tensors) {
-      if (used_.contains(name) || family_.ignorable(name) || name.ends_with(".input_scale"))
-        continue;
-      if (!strip_.empty() && family_.ignorable(strip_ + name)) continue;
+      if (used_.contains(name) || family_->ignorable(name)) continue;
+      if (!strip_.empty() && family_->ignorable(strip_ + name)) continue;
       std::vector<std::string> names;
-      for (const Slot& slot : slots(spec)) names.push_back(source_of(slot, spec).name);
+      for (const Slot& slot : slots(spec))
+        if (!slot.name.ends_with(".static_scale")) names.push_back(source_of(slot, spec).name);
       const std::string near = nearest(name, names);
       fail_input("MO-003", "the model has a tensor that its configuration does not ask for",
                  {{"model", c_.path.string()},
@@ -183,7 +240,8 @@ class Assembler {
   }
 
   Checkpoint c_;
-  const Family& family_;
+  const Json* config_ = nullptr;
+  const Family* family_ = nullptr;
   std::string strip_;
   std::set<std::string, std::less<>> used_;
 };
@@ -211,13 +269,35 @@ Model load_path(const fs::path& path) {
               {"need", "a Hugging Face folder, a .gguf file or a llama2.c .bin"}});
 }
 
-bool holds_tokenizer(const fs::path& folder) {
-  for (const char* name : {"tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer.bin"})
-    if (fs::exists(folder / name)) return true;
-  return false;
+}  // namespace
+
+std::string shape_text(const std::vector<i64>& shape) {
+  std::string text;
+  for (i64 d : shape) text += (text.empty() ? "" : " x ") + std::to_string(d);
+  return text.empty() ? "scalar" : text;
 }
 
-}  // namespace
+fs::path tokenizer_in(const fs::path& folder) {
+  for (const char* name : {"tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer.bin"})
+    if (fs::exists(folder / name)) return folder;
+  std::error_code status;
+  for (const auto& entry : fs::directory_iterator(folder, status))
+    if (entry.path().extension() == ".tiktoken") return folder;
+  return {};
+}
+
+std::optional<Code> plain_code(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::F32:
+      return Code::f32;
+    case Dtype::F16:
+      return Code::f16;
+    case Dtype::BF16:
+      return Code::bf16;
+    default:
+      return std::nullopt;
+  }
+}
 
 std::string module_of(const std::string& name) {
   constexpr std::string_view suffix = ".weight";
@@ -236,14 +316,17 @@ CheckpointTensor stored_tensor(Code code, std::vector<i64> shape, const Blob& by
                                const std::string& name) {
   Scheme scheme;
   scheme.code = code;
-  return {scheme, shape, [scheme, shape, bytes, name] {
+  return {scheme,
+          shape,
+          [scheme, shape, bytes, name] {
             touch(bytes, name);
             Tensor t;
             t.scheme = scheme;
             t.shape = shape;
             t.codes = bytes;
             return t;
-          }};
+          },
+          {}};
 }
 
 Model assemble(Checkpoint checkpoint) { return Assembler(std::move(checkpoint)).model(); }
@@ -261,16 +344,22 @@ Model load_model(const std::string& argument, const LoadOptions& options) {
 
 Spec spec_of_folder(const fs::path& folder) {
   const Json config = read_config(folder);
-  return family_of(config).parse(config);
+  if (is_pare_form(config)) return pare_form_spec(config);
+  const Json plain = without_marks(config);
+  Spec spec = family_of(plain).parse(plain);
+  check(spec);
+  return spec;
 }
 
 fs::path find_tokenizer(const std::string& argument) {
   const fs::path path = resolve_model(argument);
-  if (fs::is_directory(path) && !holds_tokenizer(path))
-    fail_input("MO-006", "the folder has no tokenizer",
-               {{"folder", path.string()},
-                {"need", "tokenizer.json, tokenizer.model, vocab.json or tokenizer.bin"}});
-  return path;
+  if (fs::is_directory(path) && tokenizer_in(path).empty())
+    fail_input(
+        "MO-006", "the folder has no tokenizer",
+        {{"folder", path.string()},
+         {"need", "tokenizer.json, tokenizer.model, vocab.json, *.tiktoken or tokenizer.bin"}});
+  const fs::path beside = path.extension() == ".bin" ? llama2c_tokenizer(path) : fs::path();
+  return beside.empty() ? path : beside;
 }
 
 std::vector<std::int32_t> end_tokens(const Model& model) {
@@ -314,9 +403,9 @@ void check(const Model& model) {
                  {{"tensor", slot.name},
                   {"found", shape_text(w.shape)},
                   {"need", shape_text(slot.shape)}});
-    const bool scheme_fits = slot.vector || slot.linear == nullptr
-                                 ? w.scheme.plain() || w.scheme == slot.scheme
-                                 : w.scheme == slot.scheme;
+    const bool any_code = slot.linear == nullptr && slot.name != "embed.weight";
+    const bool scheme_fits =
+        w.scheme == slot.scheme || (any_code && w.scheme.plain() && bits(w.scheme.code) >= 16);
     if (!scheme_fits)
       fail_input("MO-001", "a tensor has the wrong scheme",
                  {{"tensor", slot.name},

@@ -10,6 +10,8 @@
 namespace pare {
 namespace {
 
+constexpr i64 max_side = i64{1} << 24;  // of a matrix; two of them times bytes fit i64
+
 Scheme plain_f32() { return {}; }
 
 // The Linears of a block in slot order, absent ones left out.
@@ -134,21 +136,98 @@ void check_linear(const std::string& name, const Linear& l, i64 in, i64 out) {
   bad("shape of " + name, fmt::format("{} x {}", l.out, l.in), fmt::format("{} x {}", out, in));
 }
 
+// Numbers that later code divides by, takes logarithms of, or indexes with.
+void check_rope(const std::string& at, const Rope& r, i64 qk_dim) {
+  const auto demand = [&](bool good, const char* field, double found, const std::string& need) {
+    if (!good) bad(at + "attn.rope." + field, fmt::format("{}", found), need);
+  };
+  const auto positive = [](double x) { return x > 0 && std::isfinite(x); };
+  demand(r.dims >= 0 && r.dims <= qk_dim && r.dims % 2 == 0, "dims", static_cast<double>(r.dims),
+         fmt::format("even, at most {}", qk_dim));
+  if (r.dims == 0) return;
+  demand(positive(r.theta), "theta", r.theta, "a positive number");
+  demand(positive(r.factor), "factor", r.factor, "a positive number");
+  demand(positive(r.attention_factor), "attention_factor", r.attention_factor, "a positive number");
+  if (r.scaling == RopeScaling::none || r.scaling == RopeScaling::linear) return;
+  demand(r.original_positions >= 1, "original_positions", static_cast<double>(r.original_positions),
+         "at least 1");
+  switch (r.scaling) {
+    case RopeScaling::dynamic:
+      demand(r.dims > 2, "dims", static_cast<double>(r.dims), "more than 2 with dynamic scaling");
+      break;
+    case RopeScaling::llama3:
+      demand(positive(r.low_freq_factor), "low_freq_factor", r.low_freq_factor,
+             "a positive number");
+      demand(std::isfinite(r.high_freq_factor) && r.high_freq_factor > r.low_freq_factor,
+             "high_freq_factor", r.high_freq_factor, "more than low_freq_factor");
+      break;
+    case RopeScaling::yarn:
+      demand(r.theta > 1, "theta", r.theta, "more than 1 with yarn");
+      demand(positive(r.beta_slow) && positive(r.beta_fast), "beta_fast", r.beta_fast,
+             "a positive number");
+      break;
+    default:
+      for (const std::vector<double>* list : {&r.short_factor, &r.long_factor}) {
+        demand(static_cast<i64>(list->size()) == r.dims / 2,
+               list == &r.short_factor ? "short_factor" : "long_factor",
+               static_cast<double>(list->size()), fmt::format("{} numbers", r.dims / 2));
+        for (double x : *list)
+          demand(positive(x), list == &r.short_factor ? "short_factor" : "long_factor", x,
+                 "positive numbers");
+      }
+  }
+}
+
+void check_companions(const std::string& name, const Linear& l) {
+  const auto demand = [&](bool good, const char* field, i64 found, const std::string& need) {
+    if (!good) bad(name + "." + field, std::to_string(found), need);
+  };
+  demand(l.rank >= 0 && l.rank <= max_side, "rank", l.rank, "0 or more");
+  demand(l.outliers >= 0 && l.outliers <= l.in, "outliers", l.outliers,
+         fmt::format("0 to {}", l.in));
+  demand(l.rotation == 0 || (l.rotation > 0 && l.in % l.rotation == 0), "rotation", l.rotation,
+         fmt::format("a divisor of {}", l.in));
+}
+
+void check_norm(const std::string& name, const std::optional<Norm>& norm) {
+  if (norm && !(norm->eps >= 0 && norm->eps < 1))
+    bad(name + ".eps", fmt::format("{}", norm->eps), "0 to 1");
+}
+
 void check_block(const Spec& spec, const Block& b, i64 index) {
   const Attention& a = b.attn;
   const std::string at = fmt::format("blocks.{}.", index);
   const auto demand = [&](bool good, const char* field, i64 found, const std::string& need) {
     if (!good) bad(at + field, std::to_string(found), need);
   };
-  demand(a.heads >= 1, "attn.heads", a.heads, "at least 1");
+  const auto within = [&](const char* field, i64 found, i64 least, i64 most) {
+    demand(found >= least && found <= most, field, found, fmt::format("{} to {}", least, most));
+  };
+  within("attn.heads", a.heads, 1, 65536);
   demand(a.kv_heads >= 1 && a.heads % std::max<i64>(1, a.kv_heads) == 0, "attn.kv_heads",
          a.kv_heads, fmt::format("a divisor of the {} heads", a.heads));
-  demand(a.qk_dim >= 1, "attn.qk_dim", a.qk_dim, "at least 1");
-  demand(a.v_dim >= 1, "attn.v_dim", a.v_dim, "at least 1");
-  demand(a.window >= 0 && a.sinks >= 0, "attn.window", a.window, "0 or more");
-  demand(a.rope.dims >= 0 && a.rope.dims <= a.qk_dim && a.rope.dims % 2 == 0, "attn.rope.dims",
-         a.rope.dims, fmt::format("even, at most {}", a.qk_dim));
-  demand(a.scale > 0 && std::isfinite(a.scale), "attn.scale", 0, "a positive number");
+  within("attn.qk_dim", a.qk_dim, 1, 65536);
+  within("attn.v_dim", a.v_dim, 1, 65536);
+  within("attn.q_rank", a.q_rank, 0, max_side);
+  within("attn.kv_rank", a.kv_rank, 0, max_side);
+  within("attn.window", a.window, 0, i64{1} << 40);
+  within("attn.sinks", a.sinks, 0, i64{1} << 40);
+  check_rope(at, a.rope, a.qk_dim);
+  if (!(a.scale > 0 && std::isfinite(a.scale)))
+    bad(at + "attn.scale", fmt::format("{}", a.scale), "a positive number");
+  if (!(a.softcap >= 0 && std::isfinite(a.softcap)))
+    bad(at + "attn.softcap", fmt::format("{}", a.softcap), "0 or a positive number");
+  if (!std::isfinite(b.residual_scale))
+    bad(at + "residual_scale", fmt::format("{}", b.residual_scale), "a number");
+  for (const auto& [name, norm] : {std::pair{"before_attn", &b.before_attn},
+                                   {"after_attn", &b.after_attn},
+                                   {"before_ffn", &b.before_ffn},
+                                   {"after_ffn", &b.after_ffn},
+                                   {"attn.q_norm", &a.q_norm},
+                                   {"attn.k_norm", &a.k_norm},
+                                   {"attn.q_down_norm", &a.q_down_norm},
+                                   {"attn.kv_down_norm", &a.kv_down_norm}})
+    check_norm(at + name, *norm);
   demand(a.kv_from < index && a.kv_from >= -1, "attn.kv_from", a.kv_from, "an earlier block");
   check_linear(at + "attn.q", a.q, a.q_rank > 0 ? a.q_rank : spec.dim, a.heads * a.qk_dim);
   check_linear(at + "attn.o", a.o, a.heads * a.v_dim, spec.dim);
@@ -175,10 +254,15 @@ void check_block(const Spec& spec, const Block& b, i64 index) {
   if (b.ffn.experts > 0)
     fail_input("SP-002", "mixture-of-experts blocks are not supported yet",
                {{"block", std::to_string(index)}});
+  within("ffn.up", b.ffn.up.out, 1, max_side);
   check_linear(at + "ffn.up", b.ffn.up, spec.dim, b.ffn.up.out);
   check_linear(at + "ffn.down", b.ffn.down, b.ffn.up.out, spec.dim);
-  demand(b.ffn.up.out >= 1, "ffn.up", b.ffn.up.out, "at least 1 neuron");
   if (b.ffn.gated) check_linear(at + "ffn.gate", b.ffn.gate, spec.dim, b.ffn.up.out);
+  demand(b.ffn.gated || !b.ffn.gate.present(), "ffn.gate", b.ffn.gate.out, "absent without gating");
+  demand(a.mla() || !a.kv_down.present(), "attn.kv_down", a.kv_down.out, "absent without kv_rank");
+  demand(a.q_rank > 0 || !a.q_down.present(), "attn.q_down", a.q_down.out, "absent without q_rank");
+  each_linear(b, index,
+              [](const std::string& name, const Linear& l) { check_companions(name, l); });
 }
 
 }  // namespace
@@ -197,14 +281,20 @@ void check(const Spec& spec) {
     if (!good) bad(field, std::to_string(found), need);
   };
   demand(spec.dim >= 1 && spec.dim <= (i64{1} << 20), "width", spec.dim, "1 to 1048576");
-  demand(spec.vocab >= 1 && spec.vocab <= (i64{1} << 24), "vocabulary", spec.vocab,
-         "1 to 16777216");
+  demand(spec.vocab >= 1 && spec.vocab <= (i64{1} << 26), "vocabulary", spec.vocab,
+         "1 to 67108864");
   demand(spec.max_positions >= 1, "context", spec.max_positions, "at least 1 position");
+  demand(spec.learned_positions >= 0 && spec.learned_positions <= max_side, "learned positions",
+         spec.learned_positions, "0 to 16777216");
   demand(!spec.blocks.empty() && spec.blocks.size() <= 65536, "number of blocks",
          static_cast<i64>(spec.blocks.size()), "1 to 65536");
+  for (float x : {spec.embed_scale, spec.logit_cap, spec.logit_scale})
+    if (!std::isfinite(x)) bad("scale of embedding or logits", fmt::format("{}", x), "a number");
+  check_norm("norm", spec.final_norm);
   for (std::size_t b = 0; b < spec.blocks.size(); b++)
     check_block(spec, spec.blocks[b], static_cast<i64>(b));
   check_linear("head", spec.head, spec.dim, spec.vocab);
+  check_companions("head", spec.head);
   if (spec.tied && !(spec.head.scheme == spec.embed))
     bad("head", to_string(spec.head.scheme), "the embedding's scheme, since it is tied");
 }

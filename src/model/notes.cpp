@@ -1,0 +1,77 @@
+// What Pare writes into config.json beside the family's keys: how the model was made, what that
+// did, and which code its cache asks for. Other programs ignore the member.
+#include <cmath>
+
+#include "model/checkpoint.h"
+
+namespace pare {
+namespace {
+
+[[noreturn]] void bad(const char* key, const char* need) {
+  fail_input("MO-015", "a note of Pare in config.json is damaged",
+             {{"key", fmt::format("pare.{}", key)}, {"need", need}},
+             "remove the member \"pare\"; the weights do not depend on it");
+}
+
+Json number(double x) { return std::isfinite(x) ? Json(x) : Json(); }
+bool is_value(const Json& j) { return j.is_number() || j.is_null(); }
+double value_of(const Json& j) { return j.is_null() ? std::nan("") : j.as_number(); }
+
+const Json::Array& list_of(const Json& notes, const char* key) {
+  static const Json::Array none;
+  const Json* list = notes.find(key);
+  if (list == nullptr) return none;
+  if (!list->is_array()) bad(key, "a list");
+  return list->as_array();
+}
+
+}  // namespace
+
+Json notes_of(const Model& m) {
+  if (m.history.empty() && m.evidence.empty() && !m.spec.kv) return {};
+  Json notes = Json::object({{"version", Json(PARE_VERSION)}});
+  if (m.spec.kv) notes.set("kv", info(*m.spec.kv).name);
+  Json::Array history, evidence;
+  for (const std::string& line : m.history) history.emplace_back(line);
+  for (const Evidence& e : m.evidence)
+    evidence.push_back(Json::array(
+        {Json(e.pass), Json(e.site), Json(e.metric), number(e.before), number(e.after)}));
+  notes.set("history", Json(std::move(history)));
+  notes.set("evidence", Json(std::move(evidence)));
+  return notes;
+}
+
+void take_notes(Model& m) {
+  const Json* found = m.config.find("pare");
+  if (found == nullptr) return;
+  const Json notes = *found;
+  m.config.erase("pare");
+  if (!notes.is_object()) bad("", "an object");
+  if (const Json* kv = notes.find("kv")) {
+    const std::optional<Code> code = kv->is_string() ? find_code(kv->as_string()) : std::nullopt;
+    if (!code) bad("kv", "the name of a code");
+    m.spec.kv = code;
+  }
+  for (const Json& line : list_of(notes, "history")) {
+    if (!line.is_string()) bad("history", "a list of strings");
+    m.history.push_back(line.as_string());
+  }
+  for (const Json& row : list_of(notes, "evidence")) {
+    const bool fits = row.is_array() && row.as_array().size() == 5 &&
+                      row.as_array()[0].is_string() && row.as_array()[1].is_string() &&
+                      row.as_array()[2].is_string() && is_value(row.as_array()[3]) &&
+                      is_value(row.as_array()[4]);
+    if (!fits) bad("evidence", "rows of pass, site, metric, before, after");
+    const Json::Array& r = row.as_array();
+    m.evidence.push_back(
+        {r[0].as_string(), r[1].as_string(), r[2].as_string(), value_of(r[3]), value_of(r[4])});
+  }
+}
+
+Json without_marks(const Json& config) {
+  Json plain = config;
+  for (const char* key : {"quantization_config", "compression_config", "pare"}) plain.erase(key);
+  return plain;
+}
+
+}  // namespace pare
