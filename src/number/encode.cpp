@@ -489,7 +489,11 @@ Encoder::Encoder(const Scheme& scheme, i64 rows, i64 cols, const FitOptions& opt
       const float code_top =
           info(scheme.code).integer ? limits_of(scheme.code).high : info(scheme.code).max;
       std::uint32_t stored = 0;
-      st.tensor_super = storable(scheme.super, top > 0 ? top / (most * code_top) : 1.0f, &stored);
+      float unit = storable(scheme.super, top > 0 ? top / (most * code_top) : 1.0f);
+      // Checkpoints keep the reciprocal of an f32 scale; a value that is one comes back unchanged.
+      const float twice = 1.0f / (1.0f / unit);
+      if (scheme.super == Code::f32 && twice > 0 && std::isfinite(twice)) unit = twice;
+      st.tensor_super = storable(scheme.super, unit, &stored);
       State::put(st.super_scales, scheme.super, 0, stored);
     }
   }
