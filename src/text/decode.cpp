@@ -117,7 +117,9 @@ void decoded(const post::WordPiece& step, Tokens& tokens) {
     std::string& t = tokens[i];
     if (i > 0) {
       const bool joined = starts_with(t, step.prefix);
-      t.replace(0, joined ? step.prefix.size() : 0, joined ? "" : " ");
+      std::string whole(joined ? "" : " ");
+      whole.append(t, joined ? step.prefix.size() : 0, std::string::npos);
+      t = std::move(whole);
     }
     if (step.cleanup) clean_up(t);
   }

@@ -23,6 +23,8 @@ struct TemplatePart {
   std::vector<TokenId> ids;
 };
 
+struct Gguf;
+
 struct TokenizerParts {
   std::string kind;  // for people: "byte-level BPE", ...
 
@@ -30,7 +32,8 @@ struct TokenizerParts {
   i64 model_tokens = 0;   // ids below are the model's own vocabulary
   std::variant<Bpe, Unigram, WordPiece, WordLevel> model;
 
-  std::vector<AddedToken> added;  // by rising id
+  std::vector<AddedToken> added;        // by rising id
+  std::vector<AddedToken> user_pieces;  // SentencePiece: kept whole by the model; for writing only
   std::vector<Normalizer> normalizer;
   std::vector<PreTokenizer> pre_tokenizer;
   std::vector<TemplatePart> single;  // of one text; empty: the text alone

@@ -31,6 +31,7 @@
 namespace pare {
 
 struct TokenizerParts;  // text/parts.h, for the readers
+struct Gguf;            // file/gguf.h
 
 struct EncodeOptions {
   bool add_special = true;    // begin/end ids as the vocabulary's template says
@@ -82,6 +83,7 @@ Tokenizer tokenizer_from_sentencepiece(std::span<const std::byte> bytes, std::st
 Tokenizer tokenizer_from_tiktoken(std::string_view text, std::string_view name);
 Tokenizer tokenizer_from_llama2c(std::span<const std::byte> bytes, std::string_view name,
                                  i64 vocab_size = -1);
+Tokenizer tokenizer_from_gguf(const Gguf& file, std::string_view name);
 Tokenizer tokenizer_from_merges(std::string_view vocab_json, std::string_view merges_txt,
                                 std::string_view name);
 
