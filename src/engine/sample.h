@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 
+#include "base/error.h"
 #include "base/random.h"
 
 namespace pare {

@@ -1,0 +1,415 @@
+// The operations of a forward pass on this machine's vector units and threads.
+//
+// What is worth saying is MLA. Keys and values of all heads are linear in one latent row c of each
+// position: k_h = U_h c, v_h = V_h c. So q_h . U_h c = (U_h^T q_h) . c, and the sum of p_j V_h c_j
+// is V_h (sum of p_j c_j): attention can run on the latents as if all heads shared one key, whose
+// front is also the value (absorbed), or keys and values can be expanded first (materialised). The
+// first costs 2 rank multiply-adds a head where the second costs nope + v, but the second expands
+// every cached row; which is cheaper depends on how many queries share the expansion, and
+// absorbed_is_cheaper() counts it. Materialised heads are made one at a time, which
+// bounds memory at context x (qk + v) floats. DeepSeek-V2 report, arXiv 2405.04434,
+// section 2.1 and appendix C.
+//
+// A product with activations in a code, or with companions, is not linear in that sense; such
+// blocks always materialise.
+#include "engine/cpu_ops.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+namespace pare {
+namespace {
+
+constexpr i64 floats_per_slice = 16384;  // below this, waking a thread costs more than the work
+
+// x <- x H / sqrt(n) for each block of n = 2^k; Sylvester's order.
+void hadamard_blocks(float* x, i64 total, i64 n) {
+  const float norm = 1.0f / std::sqrt(static_cast<float>(n));
+  for (i64 block = 0; block < total; block += n) {
+    float* b = x + block;
+    for (i64 half = 1; half < n; half *= 2)
+      for (i64 i = 0; i < n; i += 2 * half)
+        for (i64 k = i; k < i + half; k++) {
+          const float sum = b[k] + b[k + half], difference = b[k] - b[k + half];
+          b[k] = sum;
+          b[k + half] = difference;
+        }
+    for (i64 i = 0; i < n; i++) b[i] *= norm;
+  }
+}
+
+Matrix<float> columns(Matrix<float> m, i64 begin, i64 count) {
+  return {m.data + begin, m.rows, count, m.stride};
+}
+Matrix<float> row_range(Matrix<float> m, i64 begin, i64 count) {
+  return {m.row(begin), count, m.cols, m.stride};
+}
+
+AttendCall call_for(const CpuOps::Block& b, const Piece& piece) {
+  const Attention& a = b.spec->attn;
+  AttendCall c;
+  c.heads = a.heads;
+  c.scale = a.scale;
+  c.softcap = a.softcap;
+  c.window = a.window;
+  c.sinks = a.sinks;
+  c.first_position = piece.position;
+  c.sink_logits = b.sink_logits.empty() ? nullptr : b.sink_logits.data();
+  return c;
+}
+
+KvStore& store_of(const Piece& piece, i64 store) {
+  return piece.cache->stores[static_cast<std::size_t>(store)];
+}
+
+// Moves columns out of z: they become zero there and a matrix (tokens, columns) of their own.
+Array take_columns(Matrix<float> z, std::span<const std::int32_t> which, Buffers& buffers) {
+  Array apart = buffers.take(z.rows, static_cast<i64>(which.size()));
+  for (i64 r = 0; r < z.rows; r++)
+    for (std::size_t k = 0; k < which.size(); k++)
+      apart.view().row(r)[k] = std::exchange(z.row(r)[which[k]], 0.0f);
+  return apart;
+}
+
+// The input as a kernel needs it: scaled, rotated, permuted. (tokens, in)
+Array condition(const CpuOps::Linear& site, Matrix<const float> x, Buffers& buffers) {
+  Array z = buffers.take(x.rows, x.cols);
+  std::vector<float> row(site.permutation.size());
+  for (i64 r = 0; r < x.rows; r++) {
+    float* to = z.view().row(r);
+    std::copy_n(x.row(r), x.cols, to);
+    for (std::size_t i = 0; i < site.input_scale.size(); i++) to[i] /= site.input_scale[i];
+    if (site.spec->rotation > 0) hadamard_blocks(to, x.cols, site.spec->rotation);
+    if (row.empty()) continue;
+    for (std::size_t i = 0; i < row.size(); i++) row[i] = to[site.permutation[i]];
+    std::copy(row.begin(), row.end(), to);
+  }
+  return z;
+}
+
+}  // namespace
+
+bool absorbed_is_cheaper(const Attention& a, i64 queries, i64 keys) {
+  const double nope = static_cast<double>(a.qk_dim - a.rope.dims),
+               rope = static_cast<double>(a.rope.dims);
+  const double v = static_cast<double>(a.v_dim), rank = static_cast<double>(a.kv_rank);
+  const double pairs = static_cast<double>(queries) * static_cast<double>(keys);
+  const double expand = rank * (nope + v);  // of one position and head, either way
+  const double absorbed = static_cast<double>(queries) * expand + pairs * (2 * rank + rope);
+  const double materialised = static_cast<double>(keys) * expand + pairs * (nope + rope + v);
+  return absorbed < materialised;
+}
+
+CpuOps::CpuOps(const Net& net, Pool& pool, unsigned isa)
+    : net_(net), pool_(pool), isa_(isa), vector_(vector_ops(isa)), ropes_(net.ropes.size()) {
+  for (std::size_t i = 0; i < net.ropes.size(); i++)
+    if (!rope_depends_on_length(net.ropes[i]))
+      ropes_[i].frequencies = rope_frequencies(net.ropes[i], net.spec.max_positions);
+}
+
+template <class Work>
+void CpuOps::rows(i64 count, i64 floats_each, const Work& work) {
+  const i64 grain = std::max<i64>(1, floats_per_slice / std::max<i64>(1, floats_each));
+  if (count <= grain) {  // not worth a std::function
+    for (i64 r = 0; r < count; r++) work(r);
+    return;
+  }
+  pool_.run(count, grain, [&work](i64 begin, i64 end) {
+    for (i64 r = begin; r < end; r++) work(r);
+  });
+}
+
+void CpuOps::begin(const Chunk& chunk) {
+  chunk_ = &chunk;
+  for (std::size_t i = 0; i < ropes_.size(); i++) {
+    const Rope& rope = net_.ropes[i];
+    RopeTable& table = ropes_[i];
+    const i64 pairs = rope.dims / 2;
+    if (pairs == 0) continue;
+    table.cosine.resize(static_cast<std::size_t>(chunk.rows() * pairs));
+    table.sine.resize(table.cosine.size());
+    for (const Piece& piece : chunk.pieces) {
+      const std::vector<double> own =
+          table.frequencies.empty() ? rope_frequencies(rope, piece.length) : std::vector<double>();
+      const std::vector<double>& frequencies = own.empty() ? table.frequencies : own;
+      rows(piece.count, 16 * pairs, [&](i64 t) {
+        const auto base = static_cast<std::size_t>((piece.row + t) * pairs);
+        for (std::size_t k = 0; k < static_cast<std::size_t>(pairs); k++) {
+          const double angle = static_cast<double>(piece.position + t) * frequencies[k];
+          table.cosine[base + k] = static_cast<float>(std::cos(angle) * rope.attention_factor);
+          table.sine[base + k] = static_cast<float>(std::sin(angle) * rope.attention_factor);
+        }
+      });
+    }
+  }
+}
+
+Array CpuOps::embed() {
+  const i64 dim = net_.spec.dim;
+  Array x = buffers_.take(chunk_->rows(), dim);
+  for (const Piece& piece : chunk_->pieces)
+    rows(piece.count, 8 * dim, [&](i64 t) {
+      float* row = x.view().row(piece.row + t);
+      decode_row(net_.embed, chunk_->tokens[static_cast<std::size_t>(piece.row + t)],
+                 {row, static_cast<std::size_t>(dim)});
+      if (net_.spec.embed_scale != 1)
+        for (i64 i = 0; i < dim; i++) row[i] *= net_.spec.embed_scale;
+      if (!net_.positions.empty())
+        vector_.add(row, net_.positions.data() + (piece.position + t) * dim, 1, dim, row);
+    });
+  return x;
+}
+
+void CpuOps::normalise(const NormSite& site, Matrix<float> x, Matrix<float> y, const Part& part) {
+  PARE_CHECK(static_cast<i64>(site.weight.size()) == part.width);
+  const i64 step = x.cols / part.heads;
+  const float* bias = site.bias.empty() ? nullptr : site.bias.data();
+  const float plus = site.spec->plus_one ? 1 : 0;
+  rows(x.rows, x.cols, [&](i64 r) {
+    for (i64 h = 0; h < part.heads; h++) {
+      const float* from = x.row(r) + h * step + part.begin;
+      float* to = y.row(r) + h * step + part.begin;
+      if (site.spec->layer)
+        vector_.layer_norm(from, site.weight.data(), bias, site.spec->eps, part.width, to);
+      else
+        vector_.rms_norm(from, site.weight.data(), plus, site.spec->eps, part.width, to);
+    }
+  });
+}
+
+Array CpuOps::norm(const NormSite& site, const Array& x) {
+  Array y = buffers_.take(x.rows(), x.cols());
+  normalise(site, x.view(), y.view(), {1, 0, x.cols()});
+  return y;
+}
+
+Array CpuOps::norm_part(const NormSite& site, Array x, const Part& part) {
+  normalise(site, x.view(), x.view(), part);
+  return x;
+}
+
+Array CpuOps::linear(const Linear& site, const Array& x) {
+  Array y = buffers_.take(x.rows(), site.out);
+  apply(site, x.view(), y.view());
+  return y;
+}
+
+// A kernel and its companions, as net.h defines them.
+void CpuOps::apply(const Linear& site, Matrix<const float> x, Matrix<float> y) {
+  const pare::Linear& l = *site.spec;
+  const auto accumulate = [&](const PackedLinear& product, Matrix<const float> from) {
+    const Array more = buffers_.take(y.rows, y.cols);
+    product.apply(from, more.view(), pool_);
+    for (i64 r = 0; r < y.rows; r++) vector_.add(y.row(r), more.view().row(r), 1, y.cols, y.row(r));
+  };
+  Array conditioned, outliers;
+  Matrix<const float> in = x;
+  if (l.input_scaled || l.permuted || l.rotation > 0 || l.outliers > 0) {
+    conditioned = condition(site, x, buffers_);
+    if (l.outliers > 0) outliers = take_columns(conditioned.view(), site.outlier_index, buffers_);
+    in = conditioned.view();
+  }
+  site.product.apply(in, y, pool_);
+  if (l.outliers > 0) accumulate(site.outlier, outliers.view());
+  if (l.rank > 0) {
+    const Array small = buffers_.take(x.rows, l.rank);
+    site.low_rank_a.apply(x, small.view(), pool_);
+    accumulate(site.low_rank_b, small.view());
+  }
+  if (!site.bias.empty())
+    for (i64 r = 0; r < y.rows; r++) vector_.add(y.row(r), site.bias.data(), 1, y.cols, y.row(r));
+}
+
+Array CpuOps::rope(const Block& block, Array x, const Part& part) {
+  const Rope& rope = block.spec->attn.rope;
+  const RopeTable& table = ropes_[static_cast<std::size_t>(block.rope)];
+  const i64 step = x.cols() / part.heads, pairs = rope.dims / 2;
+  rows(x.rows(), x.cols(), [&](i64 r) {
+    for (i64 h = 0; h < part.heads; h++)
+      vector_.rope(x.view().row(r) + h * step + part.begin, table.cosine.data() + r * pairs,
+                   table.sine.data() + r * pairs, rope.dims, rope.interleaved);
+  });
+  return x;
+}
+
+// Appends this step's keys and values (v null: latent rows) to the caches.
+void CpuOps::store(const Block& block, const Array& k, const Array* v) {
+  const Attention& a = block.spec->attn;
+  for (const Piece& piece : chunk_->pieces) {
+    KvStore& to = store_of(piece, block.store);
+    to.begin(piece.position, piece.count);
+    rows(piece.count, 2 * k.cols(), [&](i64 t) {
+      const i64 row = piece.row + t;
+      if (v == nullptr) return to.put_key(0, t, k.view().row(row), isa_);
+      for (i64 h = 0; h < a.kv_heads; h++) {
+        to.put_key(h, t, k.view().row(row) + h * a.qk_dim, isa_);
+        to.put_value(h, t, v->view().row(row) + h * a.v_dim, isa_);
+      }
+    });
+  }
+}
+
+// Runs calls_, their items shared out over the threads.
+void CpuOps::run_calls() {
+  i64 total = 0;
+  for (const AttendCall& call : calls_) total += attend_items(call);
+  pool_.run(total, 1, [&](i64 begin, i64 end) {
+    i64 first = 0;
+    for (const AttendCall& call : calls_) {
+      const i64 items = attend_items(call), from = std::max(begin, first),
+                to = std::min(end, first + items);
+      if (from < to) pare::attend(call, from - first, to - first, isa_);
+      first += items;
+    }
+  });
+  calls_.clear();
+}
+
+// What later blocks still read stays open until the chunk ends (Engine commits it).
+void CpuOps::commit(const Block& block) {
+  for (const Piece& piece : chunk_->pieces) {
+    KvStore& stored = store_of(piece, block.store);
+    if (!stored.shared()) stored.commit();
+  }
+}
+
+Array CpuOps::attend(const Block& block, const Array& q, const Array* k, const Array* v) {
+  const Attention& a = block.spec->attn;
+  if (k != nullptr) store(block, *k, v);
+  Array mix = buffers_.take(q.rows(), a.heads * a.v_dim);
+  for (const Piece& piece : chunk_->pieces) {
+    AttendCall call = call_for(block, piece);
+    call.kv_heads = a.kv_heads;
+    call.qk_dim = a.qk_dim;
+    call.v_dim = a.v_dim;
+    call.q = row_range(q.view(), piece.row, piece.count);
+    call.out = row_range(mix.view(), piece.row, piece.count);
+    call.sink_logits = block.sink_logits.empty() ? nullptr : block.sink_logits.data();
+    store_of(piece, block.store).segments(call.segments);
+    calls_.push_back(std::move(call));
+  }
+  run_calls();
+  if (k != nullptr) commit(block);
+  return mix;
+}
+
+Array CpuOps::attend_latent(const Block& block, const Array& q, const Array* latent) {
+  const Attention& a = block.spec->attn;
+  // A block that shares another's latents has no projections of its own: it uses the lender's.
+  const Block& lender = net_.blocks[static_cast<std::size_t>(block.store)];
+  if (latent != nullptr) store(block, *latent, nullptr);
+  Array mix = buffers_.take(q.rows(), a.heads * a.v_dim);
+  for (const Piece& piece : chunk_->pieces) {
+    const i64 keys = store_of(piece, block.store).visible_rows();
+    if (lender.absorbable() && absorbed_is_cheaper(a, piece.count, keys))
+      attend_absorbed(block, lender, q, mix, piece);
+    else
+      attend_materialised(block, lender, q, mix, piece);
+  }
+  if (latent != nullptr) commit(block);
+  return mix;
+}
+
+// Queries go to the latent space; all heads share the one cached row.
+void CpuOps::attend_absorbed(const Block& block, const Block& lender, const Array& q, Array& mix,
+                             const Piece& piece) {
+  const Attention& a = block.spec->attn;
+  const i64 nope = a.qk_dim - a.rope.dims, width = a.kv_rank + a.rope.dims;
+  const Matrix<float> queries = row_range(q.view(), piece.row, piece.count);
+  const Array wide = buffers_.take(piece.count, a.heads * width),
+              latent = buffers_.take(piece.count, a.heads * a.kv_rank);
+  for (i64 h = 0; h < a.heads; h++) {
+    lender.k_absorbed[static_cast<std::size_t>(h)].apply(
+        columns(queries, h * a.qk_dim, nope), columns(wide.view(), h * width, a.kv_rank), pool_);
+    for (i64 t = 0; t < piece.count; t++)
+      std::copy_n(queries.row(t) + h * a.qk_dim + nope, a.rope.dims,
+                  wide.view().row(t) + h * width + a.kv_rank);
+  }
+  AttendCall call = call_for(block, piece);
+  call.kv_heads = 1;
+  call.qk_dim = width;
+  call.v_dim = a.kv_rank;
+  call.q = wide.view();
+  call.out = latent.view();
+  call.sink_logits = block.sink_logits.empty() ? nullptr : block.sink_logits.data();
+  store_of(piece, block.store).segments(call.segments);
+  calls_.push_back(std::move(call));
+  run_calls();
+  const Matrix<float> out = row_range(mix.view(), piece.row, piece.count);
+  for (i64 h = 0; h < a.heads; h++)
+    apply(lender.v_heads[static_cast<std::size_t>(h)],
+          columns(latent.view(), h * a.kv_rank, a.kv_rank), columns(out, h * a.v_dim, a.v_dim));
+}
+
+// Keys and values of one head at a time are expanded from all visible latents.
+void CpuOps::attend_materialised(const Block& block, const Block& lender, const Array& q,
+                                 Array& mix, const Piece& piece) {
+  const Attention& a = block.spec->attn;
+  const KvStore& stored = store_of(piece, block.store);
+  const i64 keys = stored.visible_rows(), nope = a.qk_dim - a.rope.dims,
+            width = a.kv_rank + a.rope.dims;
+  const Array latent = buffers_.take(keys, width), k = buffers_.take(keys, a.qk_dim),
+              v = buffers_.take(keys, a.v_dim);
+  std::vector<std::int32_t> positions(static_cast<std::size_t>(keys));
+  for (i64 r = 0; r < keys; r++) positions[static_cast<std::size_t>(r)] = stored.position_of(r);
+  rows(keys, width, [&](i64 r) {
+    stored.read_key(r, latent.view().row(r));
+    std::copy_n(latent.view().row(r) + a.kv_rank, a.rope.dims, k.view().row(r) + nope);
+  });
+  for (i64 h = 0; h < a.heads; h++) {
+    const std::size_t head = static_cast<std::size_t>(h);
+    apply(lender.k_heads[head], columns(latent.view(), 0, a.kv_rank), columns(k.view(), 0, nope));
+    apply(lender.v_heads[head], columns(latent.view(), 0, a.kv_rank), v.view());
+    AttendCall call = call_for(block, piece);
+    call.heads = call.kv_heads = 1;
+    call.qk_dim = a.qk_dim;
+    call.v_dim = a.v_dim;
+    call.q = columns(row_range(q.view(), piece.row, piece.count), h * a.qk_dim, a.qk_dim);
+    call.out = columns(row_range(mix.view(), piece.row, piece.count), h * a.v_dim, a.v_dim);
+    call.sink_logits = block.sink_logits.empty() ? nullptr : block.sink_logits.data() + h;
+    KvSegment segment;
+    segment.k = reinterpret_cast<const std::byte*>(k.view().data);
+    segment.v = reinterpret_cast<const std::byte*>(v.view().data);
+    segment.k_row_stride = 4 * a.qk_dim;
+    segment.v_row_stride = 4 * a.v_dim;
+    segment.count = keys;
+    segment.positions = positions.data();
+    call.segments.push_back(segment);
+    calls_.push_back(std::move(call));
+    run_calls();
+  }
+}
+
+Array CpuOps::act(Act kind, Array gate, const Array* up) {
+  rows(gate.rows(), 8 * gate.cols(), [&](i64 r) {
+    float* row = gate.view().row(r);
+    vector_.activate(kind, row, up == nullptr ? nullptr : up->view().row(r), gate.cols(), row);
+  });
+  return gate;
+}
+
+Array CpuOps::add(Array x, const Array& y, float scale) {
+  rows(x.rows(), x.cols(), [&](i64 r) {
+    vector_.add(x.view().row(r), y.view().row(r), scale, x.cols(), x.view().row(r));
+  });
+  return x;
+}
+
+Array CpuOps::select(const Array& x, std::span<const i64> wanted) {
+  Array y = buffers_.take(static_cast<i64>(wanted.size()), x.cols());
+  for (std::size_t i = 0; i < wanted.size(); i++)
+    std::copy_n(x.view().row(wanted[i]), x.cols(), y.view().row(static_cast<i64>(i)));
+  return y;
+}
+
+Array CpuOps::cap(Array x, float scale, float cap) {
+  rows(x.rows(), 8 * x.cols(), [&](i64 r) {
+    float* row = x.view().row(r);
+    for (i64 i = 0; i < x.cols() && scale != 1; i++) row[i] *= scale;
+    if (cap != 0) vector_.softcap(row, cap, x.cols(), row);
+  });
+  return x;
+}
+
+}  // namespace pare

@@ -1,0 +1,65 @@
+// CpuOps: the fast operations. Packed matrices, vector units, threads.
+//
+// Threads split rows, heads or outputs, never a sum: the same bits with any number of threads.
+#pragma once
+
+#include "engine/buffers.h"
+#include "engine/forward.h"
+#include "kernel/ops.h"
+
+namespace pare {
+
+class CpuOps {
+ public:
+  using Array = pare::Array;
+  using Linear = LinearSite<PackedLinear>;
+  using Block = BlockSite<PackedLinear>;
+  using Net = pare::Net<PackedLinear>;
+
+  CpuOps(const Net&, Pool&, unsigned isa);
+  void begin(const Chunk&);  // must live until the pass is over
+
+  Array embed();
+  Array norm(const NormSite&, const Array& x);
+  Array norm_part(const NormSite&, Array x, const Part&);
+  Array linear(const Linear&, const Array& x);
+  Array rope(const Block&, Array x, const Part&);
+  Array attend(const Block&, const Array& q, const Array* k, const Array* v);
+  Array attend_latent(const Block&, const Array& q, const Array* latent);
+  Array act(Act, Array gate, const Array* up);
+  Array add(Array x, const Array& y, float scale);
+  Array select(const Array& x, std::span<const i64> rows);
+  Array cap(Array x, float scale, float cap);
+  Matrix<const float> view(const Array& x) const { return x.view(); }
+
+ private:
+  struct RopeTable {
+    std::vector<double> frequencies;  // (dims / 2); empty when they depend on the length
+    std::vector<float> cosine, sine;  // (tokens, dims / 2)
+  };
+  void apply(const Linear&, Matrix<const float> x, Matrix<float> y);
+  void normalise(const NormSite&, Matrix<float> x, Matrix<float> y, const Part&);
+  void store(const Block&, const Array& k, const Array* v);
+  void run_calls();
+  void attend_absorbed(const Block&, const Block& lender, const Array& q, Array& mix, const Piece&);
+  void attend_materialised(const Block&, const Block& lender, const Array& q, Array& mix,
+                           const Piece&);
+  void commit(const Block&);
+  template <class Work>
+  void rows(i64 count, i64 floats_each, const Work& work);
+
+  const Net& net_;
+  Pool& pool_;
+  unsigned isa_;
+  const VectorOps& vector_;
+  const Chunk* chunk_ = nullptr;
+  std::vector<RopeTable> ropes_;  // as Net::ropes
+  std::vector<AttendCall> calls_;
+  Buffers buffers_;
+};
+
+// Whether `queries` new tokens over `keys` visible rows cost fewer multiply-adds with absorbed
+// projections than with materialised keys and values.
+bool absorbed_is_cheaper(const Attention&, i64 queries, i64 keys);
+
+}  // namespace pare
