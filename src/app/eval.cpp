@@ -181,7 +181,7 @@ void command_eval(const EvalOptions& o, const CommonOptions& common, const Outpu
   check_ids(sequences, loaded.engine.spec().vocab);
   if (!o.logits.empty()) write_logits(loaded.engine, sequences, o.logits, o.force, out.log);
   std::optional<Loaded> base;
-  if (!o.against.empty()) base = open(o.against, o, common, pool);
+  if (!o.against.empty()) base.emplace(open(o.against, o, common, pool));
   const EvalResult result =
       evaluate(loaded.engine, base ? &base->engine : nullptr, sequences, o.protocol, pool, out.log);
   print_scores(o, result, out);

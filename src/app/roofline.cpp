@@ -13,6 +13,7 @@
 #include <fstream>
 
 #include "file/io.h"
+#include "kernel/isa.h"
 
 namespace pare {
 namespace {

@@ -8,10 +8,6 @@
 namespace pare {
 namespace {
 
-struct Prompts {
-  std::vector<std::vector<std::int32_t>> ids;
-};
-
 Json ids_json(const std::vector<std::int32_t>& ids) {
   Json::Array array;
   for (std::int32_t id : ids) array.emplace_back(static_cast<i64>(id));
@@ -63,13 +59,12 @@ void command_run(const RunOptions& o, const CommonOptions& common, const Output&
   generate_options.tokens = o.tokens;
   generate_options.sampling = sampling;
   generate_options.seed = o.seed;
-  if (o.stop_at_end) generate_options.stop = end_tokens(model, tokenizer ? &*tokenizer : nullptr);
+  if (o.stop_at_end) generate_options.stop = end_tokens(model);
   const bool stream = !out.json && prompts.size() == 1 && tokenizer.has_value();
   std::optional<StreamDecoder> decoder;
   if (stream) {
     decoder.emplace(*tokenizer);
-    const std::string head = decoder->prime(prompts[0]);
-    if (!o.prompt.empty()) out.text(head);
+    for (std::int32_t id : prompts[0]) out.text(decoder->push(id));
   }
   const auto on_token = [&](std::size_t, std::int32_t id) {
     if (stream) out.text(decoder->push(id));
