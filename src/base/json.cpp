@@ -49,6 +49,8 @@ class Parser {
   Json parse_value(int depth) {
     if (depth > limits_.depth)
       bad("nested too deeply", fmt::format("at most {} levels", limits_.depth));
+    if (++values_ > limits_.values)
+      bad("too many values", fmt::format("at most {}", limits_.values));
     skip_space();
     if (at_ >= text_.size()) bad("it ends early", "a value");
     switch (text_[at_]) {
@@ -285,7 +287,7 @@ class Parser {
 
   std::string_view text_, what_;
   JsonLimits limits_;
-  std::size_t at_ = 0;
+  std::size_t at_ = 0, values_ = 0;
 };
 
 [[noreturn]] void wrong_type(const Json& value, std::string_view need) {

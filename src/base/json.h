@@ -7,6 +7,7 @@
 // other numbers are double (overflow to infinity is an error). Objects keep the order of the file.
 #pragma once
 
+#include <cstdint>
 #include <initializer_list>
 #include <string>
 #include <string_view>
@@ -76,6 +77,7 @@ class Json {
 struct JsonLimits {
   int depth = 64;
   std::size_t bytes = std::size_t{1} << 30;
+  std::size_t values = SIZE_MAX;  // in the whole document; bounds memory (about 40 bytes a value)
 };
 
 // `what` names the document in errors ("config.json", a path). Errors: JS-001 with the byte offset.

@@ -1,13 +1,12 @@
-// Reading: every number of the header is checked before it is used, and the tensors must tile the
-// data buffer exactly, so there is no byte that two readers could understand differently. Writing:
-// larger alignments first, so every tensor starts at a multiple of its element's size.
+// Reading one safetensors file.
+//
+// Every number of the header is checked before it is used, and the tensors must tile the data
+// buffer exactly, so there is no byte that two readers could understand differently. Cost: one pass
+// over the header, one sort of its entries; no tensor is touched.
 #include "file/safetensors.h"
 
 #include <algorithm>
 #include <cstring>
-#include <numeric>
-#include <set>
-#include <unordered_set>
 
 #include "base/json.h"
 
@@ -26,8 +25,10 @@ constexpr DtypeRow dtypes[] = {
     {"I64", 64},        {"U64", 64}};
 
 constexpr std::uint64_t header_limit = 100'000'000;
-constexpr std::size_t tensor_limit = 1u << 20, name_limit = 4096, rank_limit = 8,
-                      shard_limit = 1u << 16;
+constexpr std::size_t tensor_limit = 1u << 20, name_limit = 4096, rank_limit = 8;
+// An entry has at most its object, dtype, shape with 8 numbers, offsets with 2: 14 values, and no
+// entry takes fewer than 4 bytes a value. More is an attempt to fill the memory.
+constexpr std::size_t value_limit = 14 * tensor_limit;
 
 [[noreturn]] void bad(std::string_view code, const std::string& what, std::string message,
                       std::vector<Fact> facts = {}, std::string hint = {}) {
@@ -149,11 +150,15 @@ std::optional<Dtype> find_dtype(std::string_view name) {
   return std::nullopt;
 }
 
-Safetensors parse_safetensors(const Blob& file, const std::string& what) {
+namespace {
+
+// The header's text, once its length is known to be plausible.
+std::string_view header_text(const Blob& file, const std::string& what) {
   const std::string short_hint = "the file is cut short; copy or download it again";
   if (file.size() < 8)
     bad("ST-001", what, "too short for a safetensors file",
         {{"found", fmt::format("{} bytes", file.size())}, {"need", "8 and more"}}, short_hint);
+  touch(file.slice(0, 8), "the header of " + what);
   std::uint64_t length = 0;
   std::memcpy(&length, file.data(), 8);
   if (length < 2 || length > header_limit)
@@ -166,9 +171,14 @@ Safetensors parse_safetensors(const Blob& file, const std::string& what) {
         {{"found", fmt::format("{} bytes", file.size())},
          {"need", fmt::format("{} and more", length + 8)}},
         short_hint);
-  const std::string_view text(reinterpret_cast<const char*>(file.data()) + 8, length);
+  touch(file.slice(8, length), "the header of " + what);
+  return {reinterpret_cast<const char*>(file.data()) + 8, length};
+}
+
+Json parse_header(std::string_view text, const std::string& what) {
   JsonLimits limits;
   limits.depth = 4;
+  limits.values = std::min<std::size_t>(value_limit, text.size() / 4 + 16);
   Json header;
   try {
     header = parse_json(text, "the header", limits);
@@ -178,6 +188,28 @@ Safetensors parse_safetensors(const Blob& file, const std::string& what) {
   }
   if (!header.is_object())
     bad("ST-004", what, "the header is not an object", {{"found", header.type_name()}});
+  return header;
+}
+
+std::vector<std::pair<std::string, std::string>> parse_metadata(const Json& value,
+                                                                const std::string& what) {
+  if (!value.is_object())
+    bad("ST-014", what, "__metadata__ is not an object", {{"found", value.type_name()}});
+  std::vector<std::pair<std::string, std::string>> metadata;
+  for (const Json::Member& item : value.as_object()) {
+    if (!item.second.is_string())
+      bad("ST-014", what, "a value of __metadata__ is not a string",
+          {{"key", pare::quoted(item.first)}, {"found", item.second.type_name()}});
+    metadata.emplace_back(item.first, item.second.as_string());
+  }
+  return metadata;
+}
+
+}  // namespace
+
+Safetensors parse_safetensors(const Blob& file, const std::string& what) {
+  const std::string_view text = header_text(file, what);
+  const Json header = parse_header(text, what);
   Safetensors result;
   std::vector<Entry> entries;
   for (const Json::Member& m : header.as_object()) {
@@ -185,227 +217,14 @@ Safetensors parse_safetensors(const Blob& file, const std::string& what) {
       entries.push_back(parse_entry(m.first, m.second, what));
       continue;
     }
-    if (!m.second.is_object())
-      bad("ST-014", what, "__metadata__ is not an object", {{"found", m.second.type_name()}});
-    for (const Json::Member& item : m.second.as_object()) {
-      if (!item.second.is_string())
-        bad("ST-014", what, "a value of __metadata__ is not a string",
-            {{"key", pare::quoted(item.first)}, {"found", item.second.type_name()}});
-      result.metadata.emplace_back(item.first, item.second.as_string());
-    }
+    result.metadata = parse_metadata(m.second, what);
   }
   if (entries.size() > tensor_limit)
     bad("ST-015", what, "too many tensors", {{"found", std::to_string(entries.size())}});
-  tile(entries, file.slice(8 + length, file.size() - 8 - length), what);
+  const std::size_t front = 8 + text.size();
+  tile(entries, file.slice(front, file.size() - front), what);
   for (Entry& e : entries) result.tensors.push_back(std::move(e.tensor));
   return result;
-}
-
-namespace {
-
-std::vector<StoredTensor> open_index(const std::filesystem::path& folder,
-                                     const std::filesystem::path& index_path) {
-  const std::string what = index_path.string();
-  const Json index = parse_json(read_text_file(index_path, 1u << 28), what);
-  const Json* map = index.find("weight_map");
-  if (map == nullptr || !map->is_object()) bad("ST-021", what, "the index has no weight_map");
-  std::map<std::string, std::string> shard_of;
-  std::set<std::string> shards;
-  for (const Json::Member& m : map->as_object()) {
-    if (!m.second.is_string() || !is_plain_name(m.second.as_string()))
-      bad("ST-022", what, "a shard is not a plain file name",
-          {{"tensor", pare::quoted(m.first)},
-           {"found",
-            m.second.is_string() ? pare::quoted(m.second.as_string()) : m.second.type_name()}});
-    shard_of[m.first] = m.second.as_string();
-    shards.insert(m.second.as_string());
-  }
-  if (shards.empty() || shards.size() > shard_limit)
-    bad("ST-021", what, "the index names no shard, or too many");
-  std::vector<StoredTensor> all;
-  std::set<std::string> seen;
-  for (const std::string& shard : shards) {
-    const std::filesystem::path path = folder / shard;
-    if (!std::filesystem::exists(path))
-      bad("ST-023", what, "a shard is missing", {{"shard", pare::quoted(shard)}},
-          "copy or download the file");
-    for (StoredTensor& t : parse_safetensors(map_file(path), path.string()).tensors) {
-      const auto it = shard_of.find(t.name);
-      if (it == shard_of.end() || it->second != shard)
-        bad("ST-024", path.string(), "a tensor is not where the index says",
-            {{"tensor", pare::quoted(t.name)},
-             {"need", it == shard_of.end() ? "an entry in the index" : pare::quoted(it->second)}});
-      seen.insert(t.name);
-      all.push_back(std::move(t));
-    }
-  }
-  for (const auto& [name, shard] : shard_of)
-    if (!seen.contains(name))
-      bad("ST-025", (folder / shard).string(), "a tensor of the index is not in its shard",
-          {{"tensor", pare::quoted(name)}});
-  return all;
-}
-
-bool has_pickles(const std::filesystem::path& folder) {
-  std::error_code status;
-  for (const auto& entry : std::filesystem::directory_iterator(folder, status)) {
-    const std::string ext = entry.path().extension().string();
-    if (ext == ".bin" || ext == ".pt" || ext == ".pth" || ext == ".ckpt") return true;
-  }
-  return false;
-}
-
-}  // namespace
-
-std::vector<StoredTensor> open_safetensors_folder(const std::filesystem::path& folder) {
-  const std::filesystem::path single = folder / "model.safetensors",
-                              index = folder / "model.safetensors.index.json";
-  const bool one = std::filesystem::exists(single), many = std::filesystem::exists(index);
-  if (one && many) {
-    const Json parsed = parse_json(read_text_file(index, 1u << 28), index.string());
-    const Json* map = parsed.find("weight_map");
-    const bool named =
-        map != nullptr && map->is_object() &&
-        std::any_of(map->as_object().begin(), map->as_object().end(),
-                    [](const Json::Member& m) { return m.second == Json("model.safetensors"); });
-    if (!named)
-      bad("ST-026", folder.string(),
-          "there are both model.safetensors and an index of other shards", {},
-          "remove the one that is stale");
-  }
-  if (many) return open_index(folder, index);
-  if (one) return parse_safetensors(map_file(single), single.string()).tensors;
-  if (has_pickles(folder))
-    bad("ST-020", folder.string(),
-        "the folder has only pickled weights (.bin, .pt), which can run code when they are opened",
-        {},
-        "convert it first: load it in Transformers and call save_pretrained(folder, "
-        "safe_serialization=True)");
-  bad("ST-020", folder.string(),
-      "the folder has no model.safetensors and no model.safetensors.index.json");
-}
-
-i64 TensorPlan::bytes() const {
-  i64 n = dtype_bits(dtype);
-  for (i64 d : shape) n *= d;
-  PARE_CHECK(n % 8 == 0);
-  return n / 8;
-}
-
-namespace {
-
-std::vector<std::size_t> file_order(const std::vector<TensorPlan>& plan) {
-  std::vector<std::size_t> order(plan.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-    if (plan[a].dtype != plan[b].dtype) return plan[a].dtype > plan[b].dtype;
-    return plan[a].name < plan[b].name;
-  });
-  return order;
-}
-
-}  // namespace
-
-std::string safetensors_header(std::vector<TensorPlan> plan,
-                               const std::vector<std::pair<std::string, std::string>>& metadata) {
-  Json::Object members;
-  if (!metadata.empty()) {
-    Json::Object items;
-    for (const auto& [key, value] : metadata) items.emplace_back(key, value);
-    members.emplace_back("__metadata__", Json(std::move(items)));
-  }
-  i64 at = 0;
-  for (std::size_t i : file_order(plan)) {
-    const TensorPlan& t = plan[i];
-    Json::Array shape;
-    for (i64 d : t.shape) shape.emplace_back(d);
-    members.emplace_back(
-        t.name, Json::object({{"dtype", Json(dtype_name(t.dtype))},
-                              {"shape", Json(std::move(shape))},
-                              {"data_offsets", Json::array({Json(at), Json(at + t.bytes())})}}));
-    at += t.bytes();
-  }
-  std::string text = Json(std::move(members)).dump();
-  text.append((8 - text.size() % 8) % 8, ' ');
-  const std::uint64_t length = text.size();
-  std::string whole(8, '\0');
-  std::memcpy(whole.data(), &length, 8);
-  return whole + text;
-}
-
-struct SafetensorsWriter::State {
-  OutputFile file;
-  std::map<std::string, std::pair<i64, i64>> place;  // offset, bytes
-  std::set<std::string> missing;
-};
-
-SafetensorsWriter::SafetensorsWriter(
-    const std::filesystem::path& path, const std::vector<TensorPlan>& plan,
-    const std::vector<std::pair<std::string, std::string>>& metadata)
-    : state_(new State{OutputFile(path), {}, {}}) {
-  const std::string header = safetensors_header(plan, metadata);
-  i64 at = static_cast<i64>(header.size());
-  for (std::size_t i : file_order(plan)) {
-    PARE_CHECK(state_->place.try_emplace(plan[i].name, at, plan[i].bytes()).second);
-    state_->missing.insert(plan[i].name);
-    at += plan[i].bytes();
-  }
-  state_->file.reserve(at);
-  state_->file.write_at(0, std::as_bytes(std::span(header)));
-}
-
-SafetensorsWriter::~SafetensorsWriter() = default;
-
-void SafetensorsWriter::write(const std::string& name, std::span<const std::byte> bytes) {
-  const auto it = state_->place.find(name);
-  PARE_CHECK(it != state_->place.end() && it->second.second == static_cast<i64>(bytes.size()));
-  state_->file.write_at(it->second.first, bytes);
-  state_->missing.erase(name);
-}
-
-void SafetensorsWriter::finish() {
-  PARE_CHECK(state_->missing.empty());
-  state_->file.sync_and_close();
-}
-
-ShardedWriter::ShardedWriter(const std::filesystem::path& folder,
-                             const std::vector<TensorPlan>& plan, i64 shard_bytes)
-    : folder_(folder) {
-  std::vector<std::vector<TensorPlan>> shards(1);
-  i64 filled = 0;
-  for (const TensorPlan& t : plan) {
-    if (!shards.back().empty() && filled + t.bytes() > shard_bytes) {
-      shards.emplace_back();
-      filled = 0;
-    }
-    filled += t.bytes();
-    total_bytes_ += t.bytes();
-    shard_of_[t.name] = shards.size() - 1;
-    order_.emplace_back(t.name, shards.size() - 1);
-    shards.back().push_back(t);
-  }
-  for (std::size_t i = 0; i < shards.size(); i++) {
-    names_.push_back(shards.size() == 1
-                         ? "model.safetensors"
-                         : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size()));
-    shards_.push_back(std::make_unique<SafetensorsWriter>(folder / names_[i], shards[i]));
-  }
-}
-
-ShardedWriter::~ShardedWriter() = default;
-
-void ShardedWriter::write(const std::string& name, std::span<const std::byte> bytes) {
-  shards_[shard_of_.at(name)]->write(name, bytes);
-}
-
-void ShardedWriter::finish() {
-  for (auto& shard : shards_) shard->finish();
-  if (shards_.size() == 1) return;
-  Json map = Json::object();
-  for (const auto& [name, shard] : order_) map.as_object().emplace_back(name, Json(names_[shard]));
-  const Json index = Json::object({{"metadata", Json::object({{"total_size", Json(total_bytes_)}})},
-                                   {"weight_map", std::move(map)}});
-  write_file(folder_ / "model.safetensors.index.json", index.dump(2) + "\n");
 }
 
 }  // namespace pare

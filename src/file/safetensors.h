@@ -1,7 +1,16 @@
 // safetensors: a strict reader and a streaming writer (format: github.com/huggingface/safetensors).
 //
 // Stricter than the reference reader where it is lenient: a tensor name may occur once, names hold
-// no control characters, ranks are at most 8. Errors ST-001.. name file, tensor and bytes.
+// no control characters, ranks are at most 8, tensors at most 2^20. Errors (Exit::input) name file,
+// tensor and bytes:
+// ST-001 shorter than 8 bytes, ST-002 header length not plausible, ST-003 header ends after the
+// file, ST-004 header or name unusable, ST-005 entry incomplete or not natural numbers, ST-006
+// unknown dtype, ST-007 too many axes, ST-008 shape overflows, ST-009 ends inside a byte, ST-010
+// overlap or hole, ST-011 bytes do not fit shape and dtype, ST-012 ends after the file, ST-013
+// bytes follow the last tensor, ST-014 bad __metadata__, ST-015 too many tensors; of folders:
+// ST-020 no weights, ST-021 bad index, ST-022 shard name not plain, ST-023 shard missing, ST-024
+// and ST-025 tensor and index disagree, ST-026 single file and index, ST-027 stale shard. JSON
+// errors: JS-001.
 #pragma once
 
 #include <filesystem>
@@ -61,12 +70,21 @@ struct Safetensors {
 // `what` names the document in errors.
 Safetensors parse_safetensors(const Blob& file, const std::string& what);
 
+struct SafetensorsIndex {
+  std::vector<std::pair<std::string, std::string>> shard_of;  // tensor, plain file name; file order
+  std::optional<i64> total_size;                              // bytes, as the index claims
+};
+SafetensorsIndex parse_safetensors_index(std::string_view text, const std::string& what);
+
 // All shards of a folder: model.safetensors, or the plain file names of
 // model.safetensors.index.json. Exactly the index's tensors, each in its shard. With both present
-// the single file is refused as ambiguous unless the index names it. Error ST-020 when there are no
-// safetensors files (a folder with pickled weights alone is told how to be converted; no pickle is
-// ever opened).
-std::vector<StoredTensor> open_safetensors_folder(const std::filesystem::path& folder);
+// the single file is refused as ambiguous unless the index names it; so is a numbered shard that
+// the index does not name. Files lie in the folder by map_file_in's rule (file/io.h). Error ST-020
+// when there are no safetensors files (a folder with pickled weights alone is told how to be
+// converted; no pickle is ever opened). `warnings`, if given, receives what is odd but harmless: a
+// wrong total_size.
+std::vector<StoredTensor> open_safetensors_folder(const std::filesystem::path& folder,
+                                                  std::vector<std::string>* warnings = nullptr);
 
 struct TensorPlan {
   std::string name;
@@ -75,13 +93,15 @@ struct TensorPlan {
   i64 bytes() const;
 };
 
+using Metadata = std::vector<std::pair<std::string, std::string>>;
+
 // Writes one file. All names and shapes are told first; the data comes tensor by tensor in any
-// order and goes straight to its place, so memory stays at one tensor.
+// order, each once, and goes straight to its place, so memory stays at one tensor. Disk space is
+// reserved at once (IO-005 when it is missing).
 class SafetensorsWriter {
  public:
   SafetensorsWriter(const std::filesystem::path&, const std::vector<TensorPlan>&,
-                    const std::vector<std::pair<std::string, std::string>>& metadata = {
-                        {"format", "pt"}});
+                    const Metadata& metadata = {{"format", "pt"}});
   ~SafetensorsWriter();
   void write(const std::string& name, std::span<const std::byte> bytes);
   void finish();  // checks that every tensor was written, syncs
@@ -92,25 +112,22 @@ class SafetensorsWriter {
 };
 
 // Header of a file as it would be written, length field included.
-std::string safetensors_header(std::vector<TensorPlan> plan,
-                               const std::vector<std::pair<std::string, std::string>>& metadata);
+std::string safetensors_header(std::vector<TensorPlan> plan, const Metadata& metadata);
 
-// Writes model.safetensors, or shards of at most `shard_bytes` with their index.
+// Writes model.safetensors, or shards of at most `shard_bytes` with their index. Shards are filled
+// greedily in the order of the plan; a larger tensor gets one of its own. A shard's file is open
+// from its first tensor to its last.
 class ShardedWriter {
  public:
   ShardedWriter(const std::filesystem::path& folder, const std::vector<TensorPlan>&,
-                i64 shard_bytes = 5'000'000'000);
+                i64 shard_bytes = 5'000'000'000, const Metadata& metadata = {{"format", "pt"}});
   ~ShardedWriter();
   void write(const std::string& name, std::span<const std::byte> bytes);
   void finish();
 
  private:
-  std::filesystem::path folder_;
-  std::vector<std::unique_ptr<SafetensorsWriter>> shards_;
-  std::map<std::string, std::size_t> shard_of_;
-  std::vector<std::string> names_;  // of the shard files
-  std::vector<std::pair<std::string, std::size_t>> order_;
-  i64 total_bytes_ = 0;
+  struct State;
+  std::unique_ptr<State> state_;
 };
 
 }  // namespace pare
