@@ -90,6 +90,10 @@ Tokenizer::Tokenizer(TokenizerParts parts) {
     state->added_at[static_cast<std::size_t>(token.id)] = static_cast<std::int32_t>(i);
     state->decoded.push_back(token.content);
   }
+  // An added token is text as it stands, also where its letters could be the alphabet's for bytes.
+  for (const Decoder& step : p.decoder)
+    if (std::holds_alternative<post::ByteLevel>(step))
+      for (std::string& text : state->decoded) text = bytes_to_alphabet(text);
   state->pre_steps = p.pre_tokenizer.size();
   if (auto* bpe = std::get_if<Bpe>(&p.model)) {
     prepare(*bpe, p.vocabulary);

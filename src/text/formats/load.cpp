@@ -59,7 +59,9 @@ void name_special_tokens(const Json& json, TokenizerParts& parts) {
 }
 
 // Tokens that a folder in an older format adds to its vocabulary: id to description, or text to id.
-void add_listed_tokens(const Json& config, const Json& list, TokenizerParts& parts) {
+// With `fill_only` the tokenizer's own list is complete but for tokens it does not know at all.
+void add_listed_tokens(const Json& config, const Json& list, bool fill_only,
+                       TokenizerParts& parts) {
   std::vector<AddedToken> tokens;
   const auto add = [&](i64 id, AddedToken token) {
     if (id < 0 || id >= max_tokens)
@@ -92,10 +94,11 @@ void add_listed_tokens(const Json& config, const Json& list, TokenizerParts& par
   for (AddedToken& token : tokens) {
     if (token.content.empty()) continue;
     const TokenId known = parts.vocabulary.find(token.content);
+    if (fill_only && (known != no_token || parts.vocabulary.used(token.id))) continue;
     if (known != no_token && known != token.id)
-      fail_input(
-          "TK-005", "an added token has another id in the vocabulary",
-          {{"token", pare::quoted(token.content)}, {"found", fmt::format("{} and {}", token.id, known)}});
+      fail_input("TK-005", "an added token has another id in the vocabulary",
+                 {{"token", pare::quoted(token.content)},
+                  {"found", fmt::format("{} and {}", token.id, known)}});
     if (known == no_token) parts.vocabulary.add(token.id, token.content);
     const auto same = std::find_if(parts.added.begin(), parts.added.end(),
                                    [&](const AddedToken& a) { return a.id == token.id; });
@@ -108,9 +111,9 @@ void add_listed_tokens(const Json& config, const Json& list, TokenizerParts& par
             [](const AddedToken& a, const AddedToken& b) { return a.id < b.id; });
 }
 
-void apply_config(const fs::path& folder, bool add_tokens, TokenizerParts& parts) {
+void apply_config(const fs::path& folder, bool fill_only, TokenizerParts& parts) {
   const Json config = side_file(folder, "tokenizer_config.json");
-  if (add_tokens) add_listed_tokens(config, side_file(folder, "added_tokens.json"), parts);
+  add_listed_tokens(config, side_file(folder, "added_tokens.json"), fill_only, parts);
   name_special_tokens(side_file(folder, "special_tokens_map.json"), parts);
   name_special_tokens(config, parts);
   const Json* type = config.find("tokenizer_class");
@@ -198,7 +201,7 @@ Tokenizer load_tokenizer(const fs::path& folder_or_file, i64 vocab_size) {
   try {
     TokenizerParts parts = read_parts(form, path, vocab_size);
     if (form == Form::json || form == Form::sentencepiece || form == Form::merges)
-      apply_config(path.parent_path(), form != Form::json, parts);
+      apply_config(path.parent_path(), form == Form::json, parts);
     return Tokenizer(std::move(parts));
   } catch (Error& error) {
     throw error.with("file", path.string());

@@ -1,8 +1,10 @@
 // tokenizer.json: reader.
 //
-// The file of Hugging Face tokenizers: five components and a model. The one surprise is that the id
-// of an added token is not what the file says but what the model's vocabulary or the next free
-// number gives (a mismatch is normal in old files); merges may be pairs or, in old files, "a b".
+// The file of Hugging Face tokenizers: five components and a model. The one surprise: an added
+// token whose text the model's vocabulary has gets that id, whatever the file says. Otherwise the
+// stored id counts if it is free, else the next free one is taken (the original always takes the
+// next free one: in files without gaps that is the same). Merges may be pairs or, in old files, "a
+// b".
 #include <algorithm>
 
 #include "text/formats/formats.h"
@@ -52,10 +54,28 @@ TokenId merge_part(const Vocabulary& vocabulary, std::string_view text, std::siz
   return id;
 }
 
-void split_legacy_merge(std::string_view line, std::size_t index, std::string_view& left,
-                        std::string_view& right) {
-  const std::size_t space = line.find(' ');
-  if (space == std::string_view::npos || line.find(' ', space + 1) != std::string_view::npos)
+// "left right". When tokens themselves hold spaces (files in which U+00A0 was turned into a space
+// are about), the one cut that makes two tokens of a third counts; without exactly one it is an
+// error.
+void split_legacy_merge(std::string_view line, std::size_t index, const Vocabulary& vocabulary,
+                        std::string_view& left, std::string_view& right) {
+  std::size_t space = line.find(' ');
+  if (space != std::string_view::npos && line.find(' ', space + 1) != std::string_view::npos) {
+    std::size_t only = std::string_view::npos;
+    int cuts = 0;
+    // A token is short; a long line cannot be a merge and must not cost its square.
+    for (std::size_t i = space; line.size() <= 4096 && i < line.size(); i++) {
+      if (line[i] != ' ' || vocabulary.find(line.substr(0, i)) == no_token ||
+          vocabulary.find(line.substr(i + 1)) == no_token)
+        continue;
+      const std::string joined = std::string(line.substr(0, i)) + std::string(line.substr(i + 1));
+      if (vocabulary.find(joined) == no_token) continue;
+      only = i;
+      cuts++;
+    }
+    space = cuts == 1 ? only : std::string_view::npos;
+  }
+  if (space == std::string_view::npos)
     fail_input("TK-006", "a merge is not two tokens with one space between",
                {{"found", quoted(line)}, {"merge", fmt::format("{}", index)}});
   left = line.substr(0, space);
@@ -88,7 +108,7 @@ void read_merges(const Json& json, const Vocabulary& vocabulary, Bpe& bpe) {
     if (merges[i].is_string()) {
       const std::string& line = merges[i].as_string();
       if (line.starts_with("#version")) continue;
-      split_legacy_merge(line, i, left, right);
+      split_legacy_merge(line, i, vocabulary, left, right);
     } else {
       const Json::Array& pair = merges[i].as_array();
       if (pair.size() != 2)
@@ -199,7 +219,9 @@ void read_added(const Json& list, TokenizerParts& parts) {
     if (token.content.empty()) continue;
     token.id = parts.vocabulary.find(token.content);
     if (token.id == no_token) {
-      token.id = static_cast<TokenId>(parts.vocabulary.size());
+      const i64 stored = item.at("id").as_int();
+      const bool taken = parts.vocabulary.used(static_cast<TokenId>(stored));
+      token.id = static_cast<TokenId>(taken ? parts.vocabulary.size() : stored);
       parts.vocabulary.add(token.id, token.content);
     }
     index_of.resize(static_cast<std::size_t>(parts.vocabulary.size()), -1);
