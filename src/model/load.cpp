@@ -304,14 +304,6 @@ std::string module_of(const std::string& name) {
   return name.ends_with(suffix) ? name.substr(0, name.size() - suffix.size()) : name;
 }
 
-std::vector<RowRange> halves_from_pairs(i64 heads, i64 head_dim) {
-  std::vector<RowRange> rows;
-  for (i64 h = 0; h < heads; h++)
-    for (i64 half = 0; half < 2; half++)
-      for (i64 j = 0; j < head_dim / 2; j++) rows.push_back({h * head_dim + 2 * j + half, 1});
-  return rows;
-}
-
 CheckpointTensor stored_tensor(Code code, std::vector<i64> shape, const Blob& bytes,
                                const std::string& name) {
   Scheme scheme;

@@ -2,7 +2,8 @@
 //
 // Each tensor is made when it is asked for, from the seed and its name alone, so a model of any
 // size needs no more memory than its largest tensor. Matrices are normal with variance 1 / in,
-// which keeps activations of order one through any depth.
+// which keeps activations of order one through any depth; norms are near the identity. A value
+// costs two hashes, about a hundred million a second.
 #include <cmath>
 
 #include "base/random.h"
@@ -28,157 +29,103 @@ float bell(std::uint64_t bits) {
   return static_cast<float>((static_cast<double>(sum) - 131070.0) * scale);
 }
 
-std::vector<float> values_of(const Slot& slot, std::uint64_t seed) {
-  i64 n = 1;
-  for (i64 d : slot.shape) n *= d;
-  const Random random(seed, hash_name(slot.name));
-  std::vector<float> x(static_cast<std::size_t>(n));
-  float scale = 1, shift = 0;
-  if (slot.name.ends_with(".outlier_index") || slot.name.ends_with(".permutation")) {
-    for (i64 i = 0; i < n; i++)
-      x[static_cast<std::size_t>(i)] = static_cast<float>(i);  // the identity
-    for (i64 i = n - 1; i > 0 && slot.name.ends_with(".permutation"); i--)
-      std::swap(x[static_cast<std::size_t>(i)],
-                x[random.at(static_cast<std::uint64_t>(i)) % static_cast<std::uint64_t>(i + 1)]);
-    return x;
+struct Recipe {
+  enum class Kind { normal, identity, permutation };
+  Kind kind = Kind::normal;
+  float mean = 0, deviation = 1;
+};
+
+Recipe recipe_of(const Slot& slot, const Spec& spec) {
+  const std::string_view name = slot.name;
+  if (name.ends_with(".outlier_index")) return {Recipe::Kind::identity};
+  if (name.ends_with(".permutation")) return {Recipe::Kind::permutation};
+  if (!slot.vector) {
+    // An embedding alone starts the stream at order one; as a tied head it must give logits of
+    // order one.
+    const bool unit = name == "embed.weight" && !spec.tied;
+    const double columns = unit ? 1.0 : static_cast<double>(slot.shape[1]);
+    return {Recipe::Kind::normal, 0, static_cast<float>(1 / std::sqrt(columns))};
   }
-  if (slot.shape.size() == 2)
-    scale = 1.0f / std::sqrt(static_cast<float>(slot.name == "embed.weight" ? 1 : slot.shape[1]));
-  else if (slot.name.ends_with(".bias") || slot.name.ends_with("sink_logits"))
-    scale = 0.1f;
-  else if (slot.name.ends_with("_scale"))
-    scale = 0.1f, shift = 1;
-  else
-    scale = 0.1f, shift = 1;  // norms
-  for (i64 i = 0; i < n; i++)
-    x[static_cast<std::size_t>(i)] = shift + scale * bell(random.at(static_cast<std::uint64_t>(i)));
-  return x;
+  const bool around_zero = name.ends_with(".bias") || name.ends_with("sink_logits") ||
+                           (spec.final_norm.plus_one && name.find("norm") != name.npos) ||
+                           (spec.final_norm.plus_one && name.find("_attn.") != name.npos) ||
+                           (spec.final_norm.plus_one && name.find("_ffn.") != name.npos);
+  return {Recipe::Kind::normal, around_zero ? 0.0f : 1.0f, 0.1f};
 }
 
-struct Shape {
-  const char* name;
-  const char* family;
-  i64 dim, inner, blocks, heads, kv_heads, head_dim, vocab, positions;
-  double theta;
-  bool tied, qkv_bias, qk_norm;
-};
-// From the models' published config.json files.
-constexpr Shape shapes[] = {
-    {"llama-3.2-1b", "llama", 2048, 8192, 16, 32, 8, 64, 128256, 131072, 500000, true, false,
-     false},
-    {"llama-3.2-3b", "llama", 3072, 8192, 28, 24, 8, 128, 128256, 131072, 500000, true, false,
-     false},
-    {"llama-3-8b", "llama", 4096, 14336, 32, 32, 8, 128, 128256, 8192, 500000, false, false, false},
-    {"llama-3-70b", "llama", 8192, 28672, 80, 64, 8, 128, 128256, 8192, 500000, false, false,
-     false},
-    {"llama-2-7b", "llama", 4096, 11008, 32, 32, 32, 128, 32000, 4096, 10000, false, false, false},
-    {"llama-2-13b", "llama", 5120, 13824, 40, 40, 40, 128, 32000, 4096, 10000, false, false, false},
-    {"smollm2-135m", "llama", 576, 1536, 30, 9, 3, 64, 49152, 8192, 100000, true, false, false},
-    {"mistral-7b", "mistral", 4096, 14336, 32, 32, 8, 128, 32000, 32768, 10000, false, false,
-     false},
-    {"qwen2.5-0.5b", "qwen2", 896, 4864, 24, 14, 2, 64, 151936, 32768, 1000000, true, true, false},
-    {"qwen2.5-7b", "qwen2", 3584, 18944, 28, 28, 4, 128, 152064, 131072, 1000000, false, true,
-     false},
-    {"qwen3-0.6b", "qwen3", 1024, 3072, 28, 16, 8, 128, 151936, 40960, 1000000, true, false, true},
-    {"qwen3-8b", "qwen3", 4096, 12288, 36, 32, 8, 128, 151936, 40960, 1000000, false, false, true},
-};
-
-Linear linear(i64 in, i64 out, bool bias = false) {
-  Linear l;
-  l.in = in;
-  l.out = out;
-  l.bias = bias;
-  l.scheme.code = Code::bf16;
-  return l;
+template <class T, class Convert>
+Blob fill(i64 n, const Random& random, const Recipe& recipe, const Convert& convert) {
+  std::vector<T> x(static_cast<std::size_t>(n));
+  for (std::size_t i = 0; i < x.size(); i++)
+    x[i] = convert(recipe.mean + recipe.deviation * bell(random.at(i)));
+  return blob_of(std::move(x));
 }
 
-Spec spec_of(const Shape& s) {
-  Spec spec;
-  spec.dim = s.dim;
-  spec.vocab = s.vocab;
-  spec.max_positions = s.positions;
-  spec.tied = s.tied;
-  spec.embed.code = Code::bf16;
-  const float eps = s.qkv_bias || s.qk_norm ? 1e-6f : 1e-5f;
-  spec.final_norm.eps = eps;
-  spec.head = linear(s.dim, s.vocab);
-  Block b;
-  b.before_attn = b.before_ffn = spec.final_norm;
-  Attention& a = b.attn;
-  a.heads = s.heads;
-  a.kv_heads = s.kv_heads;
-  a.qk_dim = a.v_dim = s.head_dim;
-  a.scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim));
-  a.rope.dims = s.head_dim;
-  a.rope.theta = s.theta;
-  if (s.qk_norm) a.q_norm = a.k_norm = spec.final_norm;
-  a.q = linear(s.dim, s.heads * s.head_dim, s.qkv_bias);
-  a.k = a.v = linear(s.dim, s.kv_heads * s.head_dim, s.qkv_bias);
-  a.o = linear(s.heads * s.head_dim, s.dim);
-  b.ffn.gate = b.ffn.up = linear(s.dim, s.inner);
-  b.ffn.down = linear(s.inner, s.dim);
-  spec.blocks.assign(static_cast<std::size_t>(s.blocks), b);
-  return spec;
+Tensor order(i64 n, const Random& random, bool shuffled) {
+  std::vector<float> x(static_cast<std::size_t>(n));
+  for (std::size_t i = 0; i < x.size(); i++) x[i] = static_cast<float>(i);
+  for (std::size_t i = x.size(); shuffled && i > 1; i--) std::swap(x[i - 1], x[random.at(i) % i]);
+  return plain_tensor(x, {n});
 }
 
-}  // namespace
-
-std::vector<std::string> known_specs() {
-  std::vector<std::string> names;
-  for (const Shape& s : shapes) names.emplace_back(s.name);
-  return names;
+Tensor plain(const Slot& slot, const Recipe& recipe, std::uint64_t seed, Code code) {
+  const Random random(seed, hash_name(slot.name));
+  Tensor t;
+  t.scheme.code = code;
+  t.shape = slot.shape;
+  const i64 n = t.count();
+  if (recipe.kind != Recipe::Kind::normal)
+    return order(n, random, recipe.kind == Recipe::Kind::permutation);
+  t.codes = code == Code::f32    ? fill<float>(n, random, recipe, [](float x) { return x; })
+            : code == Code::bf16 ? fill<std::uint16_t>(n, random, recipe, to_bf16)
+                                 : fill<std::uint16_t>(n, random, recipe, to_f16);
+  return t;
 }
 
-Spec known_spec(const std::string& name) {
-  for (const Shape& s : shapes)
-    if (name == s.name) return spec_of(s);
-  std::string list;
-  for (const Shape& s : shapes) list += std::string(list.empty() ? "" : ", ") + s.name;
-  fail(Exit::usage, "MO-007", fmt::format("there is no known shape {}", pare::quoted(name)),
-       {{"need", "a folder with a config.json, or one of " + list}});
-}
-
-namespace {
-
-// The family whose configuration can say the Spec.
+// A family whose configuration can say the Spec; "llama" when none can (Pare's own form then holds
+// it).
 std::string family_for(const Spec& spec) {
-  for (const Shape& s : shapes)
-    if (const Spec known = spec_of(s); known.dim == spec.dim && known.vocab == spec.vocab &&
-                                       known.blocks.size() == spec.blocks.size())
-      return s.family;
-  const Attention& a = spec.blocks.at(0).attn;
-  if (a.q_norm) return "qwen3";
-  return a.q.bias && !a.o.bias ? "qwen2" : "llama";
+  for (const Family& family : families()) try {
+      family.unparse(spec, Json::object());
+      return std::string(family.name);
+    } catch (const Error&) {  // the next one
+    }
+  return "llama";
+}
+
+Scheme plain_scheme(Code code) {
+  Scheme scheme;
+  scheme.code = code;
+  return scheme;
 }
 
 }  // namespace
 
 Model random_model(const Spec& spec, std::uint64_t seed, Code code) {
+  PARE_CHECK(code == Code::f32 || code == Code::f16 || code == Code::bf16);
   Model m;
   m.spec = spec;
   m.family = family_for(spec);
   m.config = Json::object();
   m.history.push_back(fmt::format("random seed={} code={}", seed, info(code).name));
   m.evidence.push_back({"random", "model", "parameters", 0, static_cast<double>(parameters(spec))});
-  Scheme plain;
-  plain.code = code;
   for (auto& [name, l] : linears(m.spec))
-    if (l->scheme.plain()) l->scheme = plain;
-  if (m.spec.embed.plain()) m.spec.embed = plain;
+    if (l->scheme.plain()) l->scheme = plain_scheme(code);
+  if (m.spec.embed.plain()) m.spec.embed = plain_scheme(code);
   if (m.spec.tied) m.spec.head.scheme = m.spec.embed;
-  for (const Slot& s : slots(m.spec)) {
-    Slot slot = s;
-    slot.linear = nullptr;
-    const Scheme scheme = slot.vector || slot.name == "positions.weight" ? Scheme{} : slot.scheme;
-    m.weights.emplace(
-        slot.name,
-        Weight{scheme, slot.shape, [slot, seed, scheme] {
-                 const std::vector<float> x = values_of(slot, seed);
-                 if (scheme.plain()) return plain_tensor(x, slot.shape, scheme.code);
-                 FitOptions absmax;
-                 absmax.range = Range::absmax;
-                 return quantize({x.data(), slot.shape[0], slot.shape[1]}, scheme, absmax);
-               }});
+  check(m.spec);
+  for (Slot slot : slots(m.spec)) {
+    slot.linear = nullptr;  // it points into this Spec; the promise outlives it
+    const bool any_code = slot.vector || slot.name == "positions.weight";
+    const Scheme scheme = any_code ? Scheme{} : slot.scheme;
+    const Recipe recipe = recipe_of(slot, m.spec);
+    const auto load = [slot, seed, scheme, recipe, code] {
+      if (scheme.plain()) return plain(slot, recipe, seed, scheme.code);
+      FitOptions absmax;
+      absmax.range = Range::absmax;
+      return requantize(plain(slot, recipe, seed, code), scheme, absmax);
+    };
+    m.weights.emplace(slot.name, Weight{scheme, slot.shape, load});
   }
   check(m);
   return m;
