@@ -2,12 +2,13 @@
 //
 // Every count is compared with the bytes that remain before anything is allocated, keys and names
 // go through hash sets (a file may hold a million), and offsets must be the running sum of padded
-// sizes, as ggml demands.
+// sizes, as ggml demands. The metadata of a mapped file is made readable a piece at a time, so a
+// file that is cut meanwhile is an Error and the tensors behind it are not read in.
 #include "file/gguf.h"
 
 #include <algorithm>
 #include <cstring>
-#include <filesystem>
+#include <limits>
 #include <unordered_set>
 
 #include "file/io.h"
@@ -61,7 +62,7 @@ class Reader {
           {{"found", std::to_string(version)}, {"need", "2 or 3"}});
     const std::uint64_t tensors = take<std::uint64_t>(), keys = take<std::uint64_t>();
     // The least a tensor or a key can occupy: lengths, types and one character.
-    if (tensors > left() / 33 + 1 || keys > left() / 14 + 1)
+    if (tensors > left() / 25 || keys > left() / 14)
       bad("GG-003", "the counts do not fit the file",
           {{"found", fmt::format("{} tensors, {} keys", tensors, keys)}});
     Gguf g;
@@ -81,9 +82,19 @@ class Reader {
 
   std::uint64_t left() const { return file_.size() - at_; }
 
+  // Makes the next bytes readable; the caller knows that the file has them.
+  void reach(std::uint64_t bytes) {
+    constexpr std::uint64_t piece = 1u << 20;
+    if (at_ + bytes <= touched_) return;
+    const std::uint64_t end = std::min<std::uint64_t>(file_.size(), at_ + bytes + piece);
+    touch(file_.slice(touched_, end - touched_), what_);
+    touched_ = end;
+  }
+
   template <class T>
   T take() {
     if (left() < sizeof(T)) bad("GG-004", "the file ends early");
+    reach(sizeof(T));
     T value;
     std::memcpy(&value, file_.data() + at_, sizeof value);
     at_ += sizeof value;
@@ -95,6 +106,7 @@ class Reader {
     if (length > left() || length > string_limit)
       bad("GG-005", "a string is longer than the file",
           {{"found", fmt::format("{} bytes", length)}});
+    reach(length);
     std::string text(reinterpret_cast<const char*>(file_.data()) + at_, length);
     at_ += length;
     return text;
@@ -167,7 +179,8 @@ class Reader {
 
   void read_key(Gguf& g) {
     const std::string key = take_string();
-    if (key.empty() || key.size() > 65535) bad("GG-008", "a key is empty or too long");
+    if (key.empty() || key.size() > 65535 || !is_clean_text(key))
+      bad("GG-008", "a key is empty, too long or no plain text", {{"key", pare::quoted(key)}});
     const std::uint32_t type = take<std::uint32_t>();
     GgufValue value = type == array ? take_array() : take_scalar(type);
     if (!g.metadata.try_emplace(key, std::move(value)).second)
@@ -190,8 +203,8 @@ class Reader {
     Info info;
     GgufTensor& t = info.tensor;
     t.name = take_string();
-    if (t.name.empty() || t.name.size() > 63)
-      bad("GG-011", "a tensor's name is empty or longer than 63 bytes",
+    if (t.name.empty() || t.name.size() > 63 || !is_clean_text(t.name))
+      bad("GG-011", "a tensor's name is empty, longer than 63 bytes or no plain text",
           {{"tensor", pare::quoted(t.name)}});
     const std::uint32_t axes = take<std::uint32_t>();
     if (axes > 4)
@@ -252,7 +265,7 @@ class Reader {
 
   const Blob& file_;
   const std::string& what_;
-  std::uint64_t at_ = 0, alignment_ = 32;
+  std::uint64_t at_ = 0, touched_ = 0, alignment_ = 32;
 };
 
 [[noreturn]] void wrong_type(const std::string& key, const char* need) {
@@ -314,25 +327,56 @@ const GgufTensor* Gguf::tensor(std::string_view name) const {
 
 Gguf parse_gguf(const Blob& file, const std::string& what) { return Reader(file, what).read(); }
 
+namespace {
+
+[[noreturn]] void bad_split(const std::filesystem::path& file, std::string message,
+                            const std::string& found, const std::string& need,
+                            std::string hint = {}) {
+  fail_input("GG-017", std::move(message),
+             {{"file", file.string()}, {"found", found}, {"need", need}}, std::move(hint));
+}
+
+std::string shown(const std::optional<i64>& value) {
+  return value ? std::to_string(*value) : "nothing";
+}
+
+// The tensors of part `number` (from 0) of `count`.
+std::vector<GgufTensor> open_part(const std::filesystem::path& path, i64 number, i64 count) {
+  std::error_code status;
+  if (!std::filesystem::exists(path, status))
+    bad_split(path, "a part of a split GGUF file is missing", "no such file",
+              fmt::format("{} parts", count), "copy or download all parts into one folder");
+  Gguf part = parse_gguf(map_file(path), path.string());
+  if (const auto no = part.integer("split.no"); no != number)
+    bad_split(path, "a part of a split GGUF file has the wrong number", shown(no),
+              std::to_string(number));
+  if (const auto all = part.integer("split.count"); all != count)
+    bad_split(path, "a part belongs to another split GGUF file", shown(all) + " parts",
+              fmt::format("{} parts", count));
+  return std::move(part.tensors);
+}
+
+}  // namespace
+
 Gguf open_gguf(const std::filesystem::path& path) {
   Gguf whole = parse_gguf(map_file(path), path.string());
   const auto count = whole.integer("split.count");
-  if (!count || *count <= 1) return whole;
+  if (!count || (*count <= 1 && *count >= 0)) return whole;
+  if (*count < 0 || *count > 65535)
+    bad_split(path, "the number of parts is not plausible", std::to_string(*count), "1 to 65535");
   const std::string name = path.filename().string(),
                     first = fmt::format("-00001-of-{:05}.gguf", *count);
-  if (*count > 99999 || whole.integer("split.no").value_or(-1) != 0 || !name.ends_with(first))
-    fail_input("GG-017", "a split GGUF file is opened by its first part",
-               {{"file", path.string()}, {"need", "a name that ends with " + first}});
-  for (i64 k = 2; k <= *count; k++) {
+  if (whole.integer("split.no") != 0 || !name.ends_with(first))
+    bad_split(path, "a split GGUF file is opened by its first part", name,
+              "a name that ends with " + first);
+  std::unordered_set<std::string> names;
+  for (const GgufTensor& t : whole.tensors) names.insert(t.name);
+  const std::string prefix = name.substr(0, name.size() - first.size());
+  for (i64 k = 1; k < *count; k++) {
     const std::filesystem::path part =
-        path.parent_path() / (name.substr(0, name.size() - first.size()) +
-                              fmt::format("-{:05}-of-{:05}.gguf", k, *count));
-    Gguf more = parse_gguf(map_file(part), part.string());
-    if (more.integer("split.no").value_or(-1) != k - 1)
-      fail_input("GG-017", "a part of a split GGUF file has the wrong number",
-                 {{"file", part.string()}});
-    for (GgufTensor& t : more.tensors) {
-      if (whole.tensor(t.name) != nullptr)
+        path.parent_path() / fmt::format("{}-{:05}-of-{:05}.gguf", prefix, k + 1, *count);
+    for (GgufTensor& t : open_part(part, k, *count)) {
+      if (!names.insert(t.name).second)
         fail_input("GG-009", "a tensor occurs in two parts",
                    {{"file", part.string()}, {"tensor", pare::quoted(t.name)}});
       whole.tensors.push_back(std::move(t));
@@ -340,81 +384,9 @@ Gguf open_gguf(const std::filesystem::path& path) {
   }
   if (const auto total = whole.integer("split.tensors.count");
       total && *total != static_cast<i64>(whole.tensors.size()))
-    fail_input("GG-017", "the parts do not hold all tensors",
-               {{"found", std::to_string(whole.tensors.size())}, {"need", std::to_string(*total)}});
+    bad_split(path, "the parts do not hold all tensors", std::to_string(whole.tensors.size()),
+              std::to_string(*total));
   return whole;
-}
-
-namespace {
-
-struct Writer {
-  std::vector<std::byte> out;
-  template <class T>
-  void put(T value) {
-    const auto bytes = std::as_bytes(std::span(&value, 1));
-    out.insert(out.end(), bytes.begin(), bytes.end());
-  }
-  void put_string(const std::string& text) {
-    put<std::uint64_t>(text.size());
-    const auto bytes = std::as_bytes(std::span(text));
-    out.insert(out.end(), bytes.begin(), bytes.end());
-  }
-  void align() { out.resize((out.size() + 31) / 32 * 32); }
-
-  void operator()(bool v) { put<std::uint32_t>(boolean), put<std::uint8_t>(v); }
-  void operator()(pare::i64 v) {  // counts are u32 where ggml expects them
-    if (v >= 0 && v <= 0xffffffffll)
-      put<std::uint32_t>(u32), put(static_cast<std::uint32_t>(v));
-    else
-      put<std::uint32_t>(i64_type), put<std::int64_t>(v);
-  }
-  void operator()(double v) { put<std::uint32_t>(f32), put(static_cast<float>(v)); }
-  void operator()(const std::string& v) { put<std::uint32_t>(string), put_string(v); }
-  void list(std::uint32_t type, std::size_t count) {
-    put<std::uint32_t>(array), put(type), put<std::uint64_t>(count);
-  }
-  void operator()(const std::vector<pare::i64>& v) {
-    list(i32, v.size());
-    for (pare::i64 x : v) put(static_cast<std::int32_t>(x));
-  }
-  void operator()(const std::vector<double>& v) {
-    list(f32, v.size());
-    for (double x : v) put(static_cast<float>(x));
-  }
-  void operator()(const std::vector<std::string>& v) {
-    list(string, v.size());
-    for (const std::string& x : v) put_string(x);
-  }
-};
-
-}  // namespace
-
-std::vector<std::byte> make_gguf(const std::vector<std::pair<std::string, GgufValue>>& metadata,
-                                 const std::vector<GgufTensor>& tensors) {
-  Writer w;
-  w.put<std::uint32_t>(0x46554747);
-  w.put<std::uint32_t>(3);
-  w.put<std::uint64_t>(tensors.size());
-  w.put<std::uint64_t>(metadata.size());
-  for (const auto& [key, value] : metadata) {
-    w.put_string(key);
-    std::visit(w, value);
-  }
-  std::uint64_t offset = 0;
-  for (const GgufTensor& t : tensors) {
-    w.put_string(t.name);
-    w.put(static_cast<std::uint32_t>(t.shape.size()));
-    for (auto d = t.shape.rbegin(); d != t.shape.rend(); ++d) w.put<std::int64_t>(*d);
-    w.put(t.type);
-    w.put(offset);
-    offset += (t.bytes.size() + 31) / 32 * 32;
-  }
-  for (const GgufTensor& t : tensors) {
-    w.align();
-    w.out.insert(w.out.end(), t.bytes.bytes.begin(), t.bytes.bytes.end());
-  }
-  w.align();
-  return std::move(w.out);
 }
 
 }  // namespace pare

@@ -1,8 +1,14 @@
+// Reading llama2.c checkpoints.
+//
 // The format has no magic number, so the sizes that the header implies must equal the file's to the
-// byte.
+// byte; with seven bounded numbers that is also a good recognizer. Two facts of its history matter:
+// a negative vocabulary size says that the classifier is stored apart, and two tables of rotary
+// factors lie before it, which the original program itself no longer reads.
 #include "file/llama2c.h"
 
 #include <cstring>
+
+#include "file/io.h"
 
 namespace pare {
 namespace {
@@ -19,10 +25,17 @@ struct Cursor {
 
 }  // namespace
 
-Llama2c parse_llama2c(const Blob& file, const std::string& what) {
+namespace {
+
+using U = std::uint64_t;
+
+// The seven numbers, checked; no tensors yet.
+Llama2c parse_header(const Blob& file, const std::string& what) {
   if (file.size() < 28)
-    fail_input("L2-001", "too short for a llama2.c checkpoint",
-               {{"file", what}, {"found", fmt::format("{} bytes", file.size())}});
+    fail_input(
+        "L2-001", "too short for a llama2.c checkpoint",
+        {{"file", what}, {"found", fmt::format("{} bytes", file.size())}, {"need", "28 and more"}});
+  touch(file.slice(0, 28), "the header of " + what);
   std::int32_t h[7];
   std::memcpy(h, file.data(), sizeof h);
   Llama2c m;
@@ -41,21 +54,31 @@ Llama2c parse_llama2c(const Blob& file, const std::string& what) {
           fmt::format(
               "dim {}, hidden {}, layers {}, heads {}, kv heads {}, vocabulary {}, positions {}",
               h[0], h[1], h[2], h[3], h[4], h[5], h[6])}});
-  using U = std::uint64_t;
+  return m;
+}
+
+// Bytes of the whole file. The bounds of parse_header keep every product below 2^63.
+U expected_bytes(const Llama2c& m) {
   const U dim = static_cast<U>(m.dim), hidden = static_cast<U>(m.hidden),
-          layers = static_cast<U>(m.layers), head = dim / static_cast<U>(m.heads),
-          kv = head * static_cast<U>(m.kv_heads), vocab = static_cast<U>(m.vocab);
-  // The factors are bounded above, so the sum stays below 2^63.
-  const unsigned __int128 floats = static_cast<unsigned __int128>(vocab) * dim * (m.tied ? 1 : 2) +
-                                   static_cast<unsigned __int128>(layers) *
-                                       (2 * dim + 2 * dim * dim + 2 * kv * dim + 3 * hidden * dim) +
-                                   dim + static_cast<unsigned __int128>(m.positions) * head;
-  if (28 + 4 * floats != file.size())
+          head = dim / static_cast<U>(m.heads), kv = head * static_cast<U>(m.kv_heads),
+          layer = 2 * dim + 2 * dim * dim + 2 * kv * dim + 3 * hidden * dim;
+  const U floats = static_cast<U>(m.vocab) * dim * (m.tied ? 1 : 2) +
+                   static_cast<U>(m.layers) * layer + dim + static_cast<U>(m.positions) * head;
+  return 28 + 4 * floats;
+}
+
+}  // namespace
+
+Llama2c parse_llama2c(const Blob& file, const std::string& what) {
+  Llama2c m = parse_header(file, what);
+  if (expected_bytes(m) != file.size())
     fail_input("L2-002", "the size of the file does not fit its header",
                {{"file", what},
                 {"found", fmt::format("{} bytes", file.size())},
-                {"need", fmt::format("{} bytes", static_cast<U>(28 + 4 * floats))}},
+                {"need", fmt::format("{} bytes", expected_bytes(m))}},
                "the file is cut short, or it is no llama2.c checkpoint");
+  const U head = static_cast<U>(m.dim / m.heads);
+  const i64 kv_dim = m.dim / m.heads * m.kv_heads;
   Cursor c{file};
   const auto add = [&](std::string name, std::vector<i64> shape) {
     U n = 1;
@@ -66,7 +89,6 @@ Llama2c parse_llama2c(const Blob& file, const std::string& what) {
     for (i64 l = 0; l < m.layers; l++)
       add(fmt::format("model.layers.{}.{}.weight", l, suffix), shape);
   };
-  const i64 kv_dim = static_cast<i64>(kv);
   add("model.embed_tokens.weight", {m.vocab, m.dim});
   each("input_layernorm", {m.dim});
   each("self_attn.q_proj", {m.dim, m.dim});
