@@ -88,7 +88,7 @@ Tokenizer::Tokenizer(TokenizerParts parts) {
     (token.normalized ? state->normalized : state->raw).add(content, static_cast<std::int32_t>(i));
     state->special[static_cast<std::size_t>(token.id)] = token.special;
     state->added_at[static_cast<std::size_t>(token.id)] = static_cast<std::int32_t>(i);
-    state->decoded.push_back(token.content);
+    state->decoded.push_back(content);  // the normalized form comes back, as in the original
   }
   // An added token is text as it stands, also where its letters could be the alphabet's for bytes.
   for (const Decoder& step : p.decoder)

@@ -38,7 +38,7 @@ class CharClasses {
 
 bool is_word_char(char32_t c);  // \w: Alphabetic, M, Nd, Pc, Join_Control
 bool is_ascii_punctuation(char32_t c);
-bool is_control(char32_t c);          // Cc Cf Cn Co Cs
+bool is_control(char32_t c);          // Cc Cf Co Cs
 bool is_nonspacing_mark(char32_t c);  // Mn
 char32_t to_lower(char32_t c);        // simple mapping
 
