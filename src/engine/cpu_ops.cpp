@@ -6,8 +6,8 @@
 // front is also the value (absorbed), or keys and values can be expanded first (materialised). The
 // first costs 2 rank multiply-adds a head where the second costs nope + v, but the second expands
 // every cached row; which is cheaper depends on how many queries share the expansion, and
-// absorbed_is_cheaper() counts it. Materialised heads are made one at a time, which
-// bounds memory at context x (qk + v) floats. DeepSeek-V2 report, arXiv 2405.04434,
+// absorbed_is_cheaper() counts it. Materialised heads are made one at a time for each thread, which
+// bounds memory at threads x context x (qk + v) floats. DeepSeek-V2 report, arXiv 2405.04434,
 // section 2.1 and appendix C.
 //
 // A product with activations in a code, or with companions, is not linear in that sense; such
@@ -72,6 +72,13 @@ Array take_columns(Matrix<float> z, std::span<const std::int32_t> which, Buffers
   return apart;
 }
 
+void multiply(const PackedLinear& product, Matrix<const float> x, Matrix<float> y, Pool* pool) {
+  if (pool != nullptr)
+    product.apply(x, y, *pool);
+  else
+    product.apply(x, y);
+}
+
 // The input as a kernel needs it: scaled, rotated, permuted. (tokens, in)
 Array condition(const CpuOps::Linear& site, Matrix<const float> x, Buffers& buffers) {
   Array z = buffers.take(x.rows, x.cols);
@@ -106,6 +113,7 @@ CpuOps::CpuOps(const Net& net, Pool& pool, unsigned isa)
   for (std::size_t i = 0; i < net.ropes.size(); i++)
     if (!rope_depends_on_length(net.ropes[i]))
       ropes_[i].frequencies = rope_frequencies(net.ropes[i], net.spec.max_positions);
+  for (int t = 0; t < pool.threads(); t++) thread_buffers_.push_back(std::make_unique<Buffers>());
 }
 
 template <class Work>
@@ -191,34 +199,41 @@ Array CpuOps::norm_part(const NormSite& site, Array x, const Part& part) {
 
 Array CpuOps::linear(const Linear& site, const Array& x) {
   Array y = buffers_.take(x.rows(), site.out);
-  apply(site, x.view(), y.view());
+  apply(site, x.view(), y.view(), &pool_, buffers_);
   return y;
 }
 
-// A kernel and its companions, as net.h defines them.
-void CpuOps::apply(const Linear& site, Matrix<const float> x, Matrix<float> y) {
+// A kernel and its companions, as net.h defines them. Without a pool it may run on any thread.
+void CpuOps::apply(const Linear& site, Matrix<const float> x, Matrix<float> y, Pool* pool,
+                   Buffers& buffers) {
   const pare::Linear& l = *site.spec;
+  const auto add_rows = [&](Matrix<const float> more) {  // one row serves all
+    const auto one = [&](i64 r) {
+      vector_.add(y.row(r), more.row(more.rows == 1 ? 0 : r), 1, y.cols, y.row(r));
+    };
+    if (pool != nullptr) return rows(y.rows, y.cols, one);
+    for (i64 r = 0; r < y.rows; r++) one(r);
+  };
   const auto accumulate = [&](const PackedLinear& product, Matrix<const float> from) {
-    const Array more = buffers_.take(y.rows, y.cols);
-    product.apply(from, more.view(), pool_);
-    for (i64 r = 0; r < y.rows; r++) vector_.add(y.row(r), more.view().row(r), 1, y.cols, y.row(r));
+    const Array more = buffers.take(y.rows, y.cols);
+    multiply(product, from, more.view(), pool);
+    add_rows(more.view());
   };
   Array conditioned, outliers;
   Matrix<const float> in = x;
   if (l.input_scaled || l.permuted || l.rotation > 0 || l.outliers > 0) {
-    conditioned = condition(site, x, buffers_);
-    if (l.outliers > 0) outliers = take_columns(conditioned.view(), site.outlier_index, buffers_);
+    conditioned = condition(site, x, buffers);
+    if (l.outliers > 0) outliers = take_columns(conditioned.view(), site.outlier_index, buffers);
     in = conditioned.view();
   }
-  site.product.apply(in, y, pool_);
+  multiply(site.product, in, y, pool);
   if (l.outliers > 0) accumulate(site.outlier, outliers.view());
   if (l.rank > 0) {
-    const Array small = buffers_.take(x.rows, l.rank);
-    site.low_rank_a.apply(x, small.view(), pool_);
+    const Array small = buffers.take(x.rows, l.rank);
+    multiply(site.low_rank_a, x, small.view(), pool);
     accumulate(site.low_rank_b, small.view());
   }
-  if (!site.bias.empty())
-    for (i64 r = 0; r < y.rows; r++) vector_.add(y.row(r), site.bias.data(), 1, y.cols, y.row(r));
+  if (!site.bias.empty()) add_rows({site.bias.data(), 1, y.cols});
 }
 
 Array CpuOps::rope(const Block& block, Array x, const Part& part) {
@@ -263,7 +278,6 @@ void CpuOps::run_calls() {
       first += items;
     }
   });
-  calls_.clear();
 }
 
 // What later blocks still read stays open until the chunk ends (Engine commits it).
@@ -277,6 +291,7 @@ void CpuOps::commit(const Block& block) {
 Array CpuOps::attend(const Block& block, const Array& q, const Array* k, const Array* v) {
   const Attention& a = block.spec->attn;
   if (k != nullptr) store(block, *k, v);
+  calls_.clear();
   Array mix = buffers_.take(q.rows(), a.heads * a.v_dim);
   for (const Piece& piece : chunk_->pieces) {
     AttendCall call = call_for(block, piece);
@@ -285,7 +300,6 @@ Array CpuOps::attend(const Block& block, const Array& q, const Array* k, const A
     call.v_dim = a.v_dim;
     call.q = row_range(q.view(), piece.row, piece.count);
     call.out = row_range(mix.view(), piece.row, piece.count);
-    call.sink_logits = block.sink_logits.empty() ? nullptr : block.sink_logits.data();
     store_of(piece, block.store).segments(call.segments);
     calls_.push_back(std::move(call));
   }
@@ -300,12 +314,20 @@ Array CpuOps::attend_latent(const Block& block, const Array& q, const Array* lat
   const Block& lender = net_.blocks[static_cast<std::size_t>(block.store)];
   if (latent != nullptr) store(block, *latent, nullptr);
   Array mix = buffers_.take(q.rows(), a.heads * a.v_dim);
-  for (const Piece& piece : chunk_->pieces) {
+  const std::span<const Piece> pieces = chunk_->pieces;
+  const auto absorb = [&](const Piece& piece) {
     const i64 keys = store_of(piece, block.store).visible_rows();
-    if (lender.absorbable() && absorbed_is_cheaper(a, piece.count, keys))
-      attend_absorbed(block, lender, q, mix, piece);
+    return lender.absorbable() && absorbed_is_cheaper(a, piece.count, keys);
+  };
+  // Neighbours that absorb share the products with the projections.
+  for (std::size_t i = 0; i < pieces.size();) {
+    std::size_t end = i;
+    while (end < pieces.size() && absorb(pieces[end])) end++;
+    if (end > i)
+      attend_absorbed(block, lender, q, mix, pieces.subspan(i, end - i));
     else
-      attend_materialised(block, lender, q, mix, piece);
+      attend_materialised(block, lender, q, mix, pieces[end++]);
+    i = end;
   }
   if (latent != nullptr) commit(block);
   return mix;
@@ -313,72 +335,85 @@ Array CpuOps::attend_latent(const Block& block, const Array& q, const Array* lat
 
 // Queries go to the latent space; all heads share the one cached row.
 void CpuOps::attend_absorbed(const Block& block, const Block& lender, const Array& q, Array& mix,
-                             const Piece& piece) {
+                             std::span<const Piece> pieces) {
   const Attention& a = block.spec->attn;
   const i64 nope = a.qk_dim - a.rope.dims, width = a.kv_rank + a.rope.dims;
-  const Matrix<float> queries = row_range(q.view(), piece.row, piece.count);
-  const Array wide = buffers_.take(piece.count, a.heads * width),
-              latent = buffers_.take(piece.count, a.heads * a.kv_rank);
-  for (i64 h = 0; h < a.heads; h++) {
-    lender.k_absorbed[static_cast<std::size_t>(h)].apply(
-        columns(queries, h * a.qk_dim, nope), columns(wide.view(), h * width, a.kv_rank), pool_);
-    for (i64 t = 0; t < piece.count; t++)
-      std::copy_n(queries.row(t) + h * a.qk_dim + nope, a.rope.dims,
-                  wide.view().row(t) + h * width + a.kv_rank);
+  const i64 row0 = pieces.front().row, count = pieces.back().row + pieces.back().count - row0;
+  const Matrix<float> queries = row_range(q.view(), row0, count);
+  const Matrix<float> out = row_range(mix.view(), row0, count);
+  const Array wide = buffers_.take(count, a.heads * width);
+  const Array latent = buffers_.take(count, a.heads * a.kv_rank);
+  pool_.run(a.heads, 1, [&](i64 begin, i64 end) {
+    for (i64 h = begin; h < end; h++) {
+      const Matrix<float> from = columns(queries, h * a.qk_dim, a.qk_dim);
+      const Matrix<float> to = columns(wide.view(), h * width, width);
+      lender.k_absorbed[static_cast<std::size_t>(h)].apply(columns(from, 0, nope),
+                                                           columns(to, 0, a.kv_rank));
+      for (i64 t = 0; t < count; t++)
+        std::copy_n(from.row(t) + nope, a.rope.dims, to.row(t) + a.kv_rank);
+    }
+  });
+  calls_.clear();
+  for (const Piece& piece : pieces) {
+    AttendCall call = call_for(block, piece);
+    call.kv_heads = 1;
+    call.qk_dim = width;
+    call.v_dim = a.kv_rank;
+    call.q = row_range(wide.view(), piece.row - row0, piece.count);
+    call.out = row_range(latent.view(), piece.row - row0, piece.count);
+    store_of(piece, block.store).segments(call.segments);
+    calls_.push_back(std::move(call));
   }
-  AttendCall call = call_for(block, piece);
-  call.kv_heads = 1;
-  call.qk_dim = width;
-  call.v_dim = a.kv_rank;
-  call.q = wide.view();
-  call.out = latent.view();
-  call.sink_logits = block.sink_logits.empty() ? nullptr : block.sink_logits.data();
-  store_of(piece, block.store).segments(call.segments);
-  calls_.push_back(std::move(call));
   run_calls();
-  const Matrix<float> out = row_range(mix.view(), piece.row, piece.count);
-  for (i64 h = 0; h < a.heads; h++)
-    apply(lender.v_heads[static_cast<std::size_t>(h)],
+  pool_.run(a.heads, 1, [&](i64 begin, i64 end) {
+    for (i64 h = begin; h < end; h++)
+      lender.v_heads[static_cast<std::size_t>(h)].product.apply(
           columns(latent.view(), h * a.kv_rank, a.kv_rank), columns(out, h * a.v_dim, a.v_dim));
+  });
 }
 
-// Keys and values of one head at a time are expanded from all visible latents.
+// Keys and values are expanded from all visible latents, a head at a time on each thread.
 void CpuOps::attend_materialised(const Block& block, const Block& lender, const Array& q,
                                  Array& mix, const Piece& piece) {
   const Attention& a = block.spec->attn;
   const KvStore& stored = store_of(piece, block.store);
-  const i64 keys = stored.visible_rows(), nope = a.qk_dim - a.rope.dims,
-            width = a.kv_rank + a.rope.dims;
-  const Array latent = buffers_.take(keys, width), k = buffers_.take(keys, a.qk_dim),
-              v = buffers_.take(keys, a.v_dim);
+  const i64 keys = stored.visible_rows(), nope = a.qk_dim - a.rope.dims;
+  const Array cached = buffers_.take(keys, a.kv_rank + a.rope.dims);
   std::vector<std::int32_t> positions(static_cast<std::size_t>(keys));
-  for (i64 r = 0; r < keys; r++) positions[static_cast<std::size_t>(r)] = stored.position_of(r);
-  rows(keys, width, [&](i64 r) {
-    stored.read_key(r, latent.view().row(r));
-    std::copy_n(latent.view().row(r) + a.kv_rank, a.rope.dims, k.view().row(r) + nope);
+  rows(keys, 4 * cached.cols(), [&](i64 j) {
+    stored.read_key(j, cached.view().row(j));
+    positions[static_cast<std::size_t>(j)] = stored.position_of(j);
   });
-  for (i64 h = 0; h < a.heads; h++) {
-    const std::size_t head = static_cast<std::size_t>(h);
-    apply(lender.k_heads[head], columns(latent.view(), 0, a.kv_rank), columns(k.view(), 0, nope));
-    apply(lender.v_heads[head], columns(latent.view(), 0, a.kv_rank), v.view());
+  const Matrix<float> latents = columns(cached.view(), 0, a.kv_rank);
+  const auto one_head = [&](i64 h, Buffers& buffers) {
+    const auto head = static_cast<std::size_t>(h);
+    const Array k = buffers.take(keys, a.qk_dim), v = buffers.take(keys, a.v_dim);
+    apply(lender.k_heads[head], latents, columns(k.view(), 0, nope), nullptr, buffers);
+    apply(lender.v_heads[head], latents, v.view(), nullptr, buffers);
+    for (i64 j = 0; j < keys; j++)
+      std::copy_n(cached.view().row(j) + a.kv_rank, a.rope.dims, k.view().row(j) + nope);
     AttendCall call = call_for(block, piece);
     call.heads = call.kv_heads = 1;
     call.qk_dim = a.qk_dim;
     call.v_dim = a.v_dim;
     call.q = columns(row_range(q.view(), piece.row, piece.count), h * a.qk_dim, a.qk_dim);
     call.out = columns(row_range(mix.view(), piece.row, piece.count), h * a.v_dim, a.v_dim);
-    call.sink_logits = block.sink_logits.empty() ? nullptr : block.sink_logits.data() + h;
+    if (call.sink_logits != nullptr) call.sink_logits += h;
     KvSegment segment;
     segment.k = reinterpret_cast<const std::byte*>(k.view().data);
     segment.v = reinterpret_cast<const std::byte*>(v.view().data);
-    segment.k_row_stride = 4 * a.qk_dim;
-    segment.v_row_stride = 4 * a.v_dim;
+    segment.k_row_stride = a.qk_dim * static_cast<i64>(sizeof(float));
+    segment.v_row_stride = a.v_dim * static_cast<i64>(sizeof(float));
     segment.count = keys;
     segment.positions = positions.data();
     call.segments.push_back(segment);
-    calls_.push_back(std::move(call));
-    run_calls();
-  }
+    pare::attend(call, 0, attend_items(call), isa_);
+  };
+  const i64 team = pool_.threads();
+  pool_.each([&](int thread) {
+    for (i64 h = a.heads * thread / team; h < a.heads * (thread + 1) / team; h++)
+      one_head(h, *thread_buffers_[static_cast<std::size_t>(thread)]);
+  });
 }
 
 Array CpuOps::act(Act kind, Array gate, const Array* up) {

@@ -37,11 +37,12 @@ class CpuOps {
     std::vector<double> frequencies;  // (dims / 2); empty when they depend on the length
     std::vector<float> cosine, sine;  // (tokens, dims / 2)
   };
-  void apply(const Linear&, Matrix<const float> x, Matrix<float> y);
+  void apply(const Linear&, Matrix<const float> x, Matrix<float> y, Pool*, Buffers&);
   void normalise(const NormSite&, Matrix<float> x, Matrix<float> y, const Part&);
   void store(const Block&, const Array& k, const Array* v);
   void run_calls();
-  void attend_absorbed(const Block&, const Block& lender, const Array& q, Array& mix, const Piece&);
+  void attend_absorbed(const Block&, const Block& lender, const Array& q, Array& mix,
+                       std::span<const Piece>);
   void attend_materialised(const Block&, const Block& lender, const Array& q, Array& mix,
                            const Piece&);
   void commit(const Block&);
@@ -56,6 +57,7 @@ class CpuOps {
   std::vector<RopeTable> ropes_;  // as Net::ropes
   std::vector<AttendCall> calls_;
   Buffers buffers_;
+  std::vector<std::unique_ptr<Buffers>> thread_buffers_;
 };
 
 // Whether `queries` new tokens over `keys` visible rows cost fewer multiply-adds with absorbed

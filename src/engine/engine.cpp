@@ -1,14 +1,16 @@
-// The engine around the forward pass: checking inputs, cutting them into chunks, gathering logits,
-// counting.
+// From inputs to chunks, and what a step may be given.
 //
-// A step may hold tokens of many sequences. They run in chunks of at most chunk_tokens, each a list
-// of pieces (consecutive tokens of one sequence), so matrices are multiplied once for all pieces
-// while attention and caches stay apart. A model whose frequencies jump with the length of the
-// sequence (longrope) is replayed from its tokens when a sequence crosses that length, so decoding
-// gives what one long prefill would give.
+// A step's tokens, of all sequences, are laid one after the other and cut into chunks of bounded
+// size: linears run over all rows of a chunk, attention over each sequence's piece. The order of
+// rows never changes, so logits come out in the order of the inputs however they were cut.
+//
+// Rotations with longrope depend on whether the sequence is long at the end of the step. A cache
+// remembers its tokens; when the answer changes for keys that it already holds, the step runs those
+// tokens again in front of the new ones. That costs one prefill at the crossing and nothing else.
 #include "engine/engine.h"
 
 #include <algorithm>
+#include <list>
 #include <set>
 #include <variant>
 
@@ -19,6 +21,90 @@
 namespace pare {
 namespace {
 
+// One sequence's tokens of a step: the new ones, behind those that must be run again.
+struct Work {
+  KvCache::State* cache = nullptr;
+  std::span<const std::int32_t> tokens;
+  i64 skip = 0;    // tokens in front whose logits nobody asked for
+  i64 length = 0;  // of the sequence when the step ends
+  i64 done = 0;
+  i64 left() const { return static_cast<i64>(tokens.size()) - done; }
+};
+
+void check_inputs(const Spec& spec, std::span<const Input> inputs) {
+  std::set<const KvCache*> seen;
+  for (const Input& input : inputs) {
+    PARE_CHECK(input.cache != nullptr && seen.insert(input.cache).second);
+    PARE_CHECK(input.cache->state().stores.size() == spec.blocks.size());
+    if (input.tokens.empty())
+      fail(Exit::usage, "EN-005", "a sequence has no tokens", {{"need", "at least one"}});
+    if (input.cache->state().in_step)
+      fail(Exit::failed, "EN-005", "the last step of a cache was cut short", {},
+           "truncate the cache to 0 and run the sequence again");
+    for (std::size_t i = 0; i < input.tokens.size(); i++)
+      if (input.tokens[i] < 0 || input.tokens[i] >= spec.vocab)
+        fail_input("EN-001", "a token is outside the model's vocabulary",
+                   {{"position", std::to_string(input.cache->size() + static_cast<i64>(i))},
+                    {"found", std::to_string(input.tokens[i])},
+                    {"need", fmt::format("0 to {}", spec.vocab - 1)}});
+    const i64 room = input.cache->capacity() - input.cache->size();
+    if (static_cast<i64>(input.tokens.size()) > room)
+      fail(Exit::usage, "EN-002", "the cache is full",
+           {{"found",
+             fmt::format("{} more tokens behind {}", input.tokens.size(), input.cache->size())},
+            {"need", fmt::format("at most {} positions", input.cache->capacity())}},
+           "use a longer context");
+  }
+}
+
+// Which of the ropes use their long factors for a sequence of this length, a bit each.
+std::uint64_t long_ropes(const std::vector<Rope>& ropes, i64 length) {
+  std::uint64_t mask = 0;
+  for (std::size_t i = 0; i < std::min<std::size_t>(64, ropes.size()); i++)
+    if (ropes[i].scaling == RopeScaling::longrope && length > ropes[i].original_positions)
+      mask |= std::uint64_t{1} << i;
+  return mask;
+}
+
+// `joined` keeps the tokens of sequences that are run again.
+std::vector<Work> plan(std::span<const Input> inputs, const std::vector<Rope>& ropes,
+                       std::list<std::vector<std::int32_t>>& joined) {
+  std::vector<Work> works;
+  for (const Input& input : inputs) {
+    KvCache::State& state = input.cache->state();
+    Work work{&state, input.tokens, 0, state.size + static_cast<i64>(input.tokens.size()), 0};
+    const std::uint64_t mask = long_ropes(ropes, work.length);
+    if (state.size > 0 && mask != state.long_ropes) {
+      work.skip = state.size;
+      joined.push_back(state.tokens);
+      joined.back().insert(joined.back().end(), input.tokens.begin(), input.tokens.end());
+      work.tokens = joined.back();
+      input.cache->truncate(0);
+    }
+    state.long_ropes = mask;
+    works.push_back(work);
+  }
+  return works;
+}
+
+// The next chunk of at most `limit` tokens, and the rows of it whose logits are wanted.
+Chunk next_chunk(std::vector<Work>& works, i64 limit, Want want, std::vector<i64>& wanted) {
+  Chunk chunk;
+  for (Work& work : works) {
+    const i64 count = std::min(work.left(), limit - chunk.rows());
+    if (count == 0) continue;
+    chunk.pieces.push_back({work.cache, chunk.rows(), count, work.cache->size, work.length});
+    for (i64 t = work.done; t < work.done + count; t++) {
+      const bool last = t + 1 == static_cast<i64>(work.tokens.size());
+      if (t >= work.skip && (want == Want::all || (want == Want::last && last)))
+        wanted.push_back(chunk.rows());
+      chunk.tokens.push_back(work.tokens[static_cast<std::size_t>(t)]);
+    }
+    work.done += count;
+  }
+  return chunk;
+}
+
 // A net with its operations.
 template <class Ops>
 struct Machine {
@@ -27,120 +113,65 @@ struct Machine {
   template <class... Rest>
   explicit Machine(std::unique_ptr<typename Ops::Net> made, Rest&&... rest)
       : net(std::move(made)), ops(*net, std::forward<Rest>(rest)...) {}
+
+  // Appends the logits of the wanted rows.
+  void run(const Chunk& chunk, std::span<const i64> wanted, const Tap* tap,
+           std::vector<float>& logits) {
+    for (const Piece& piece : chunk.pieces) piece.cache->in_step = true;
+    ops.begin(chunk);
+    Forward<Ops> forward(ops, *net, tap);
+    typename Ops::Array x = forward.hidden();
+    const std::span<const std::int32_t> tokens = chunk.tokens;
+    for (const Piece& piece : chunk.pieces) {
+      for (KvStore& store : piece.cache->stores) store.commit();
+      piece.cache->append(tokens.subspan(static_cast<std::size_t>(piece.row),
+                                         static_cast<std::size_t>(piece.count)));
+      piece.cache->in_step = false;
+    }
+    if (wanted.empty()) return;
+    if (static_cast<i64>(wanted.size()) < chunk.rows()) x = ops.select(x, wanted);
+    const typename Ops::Array y = forward.logits(x);
+    const Matrix<const float> rows = ops.view(y);
+    for (i64 r = 0; r < rows.rows; r++)
+      logits.insert(logits.end(), rows.row(r), rows.row(r) + rows.cols);
+  }
 };
+
+i64 vector_bytes(const Spec& spec) {
+  i64 count = 0;
+  for (const Slot& slot : slots(spec))
+    if (slot.vector) count += slot.shape.at(0);
+  return count * static_cast<i64>(sizeof(float));
+}
 
 }  // namespace
 
 struct Engine::Impl {
-  Spec spec;
   EngineOptions options;
   Code kv = Code::f16;
   std::variant<std::monostate, Machine<CpuOps>, Machine<RefOps>> machine;
   std::vector<float> logits;  // (rows, vocab) of the last step
 
-  void check_input(const Input& input) const {
-    PARE_CHECK(input.cache != nullptr);
-    if (input.tokens.empty()) fail(Exit::usage, "EN-005", "a sequence has no tokens");
-    for (std::int32_t id : input.tokens)
-      if (id < 0 || id >= spec.vocab)
-        fail_input(
-            "EN-001", "a token is outside the model's vocabulary",
-            {{"found", std::to_string(id)}, {"need", fmt::format("0 to {}", spec.vocab - 1)}});
-    const i64 need = input.cache->size() + static_cast<i64>(input.tokens.size());
-    if (need > input.cache->capacity())
-      fail(Exit::usage, "EN-002", "the cache is full",
-           {{"found", fmt::format("{} positions", input.cache->capacity())},
-            {"need", fmt::format("{}", need)}},
-           "use a longer context");
+  const Machine<CpuOps>* cpu() const { return std::get_if<Machine<CpuOps>>(&machine); }
+  const Spec& spec() const {
+    return cpu() ? cpu()->net->spec : std::get<Machine<RefOps>>(machine).net->spec;
   }
-
-  // The length at which rotations change, or 0.
-  i64 jump_length() const {
-    for (const Block& b : spec.blocks)
-      if (b.attn.rope.dims > 0 && b.attn.rope.scaling == RopeScaling::longrope &&
-          b.attn.rope.short_factor != b.attn.rope.long_factor)
-        return b.attn.rope.original_positions;
-    return 0;
+  const std::vector<Rope>& ropes() const {
+    return cpu() ? cpu()->net->ropes : std::get<Machine<RefOps>>(machine).net->ropes;
   }
-
-  template <class Ops>
-  void run_chunk(Machine<Ops>& m, const Chunk& chunk, const std::vector<i64>& wanted,
-                 const Tap* tap) {
-    m.ops.begin(chunk);
-    Forward<Ops> forward(m.ops, *m.net, tap);
-    const typename Ops::Array x = forward.hidden();
-    for (const Piece& piece : chunk.pieces)
-      for (KvStore& store : piece.cache->stores)
-        if (store.present() && store.shared()) store.commit();
-    if (wanted.empty()) return;
-    const typename Ops::Array y = static_cast<i64>(wanted.size()) == chunk.rows()
-                                      ? forward.logits(x)
-                                      : forward.logits(m.ops.select(x, wanted));
-    const Matrix<const float> rows = m.ops.view(y);
-    for (i64 r = 0; r < rows.rows; r++)
-      logits.insert(logits.end(), rows.row(r), rows.row(r) + rows.cols);
-  }
-
-  void run(const Chunk& chunk, const std::vector<i64>& wanted, const Tap* tap) {
-    if (auto* cpu = std::get_if<Machine<CpuOps>>(&machine))
-      run_chunk(*cpu, chunk, wanted, tap);
+  void run(const Chunk& chunk, std::span<const i64> wanted, const Tap* tap) {
+    if (auto* fast = std::get_if<Machine<CpuOps>>(&machine))
+      fast->run(chunk, wanted, tap, logits);
     else
-      run_chunk(std::get<Machine<RefOps>>(machine), chunk, wanted, tap);
-    for (const Piece& piece : chunk.pieces)
-      piece.cache->append({chunk.tokens.data() + piece.row, static_cast<std::size_t>(piece.count)});
-  }
-
-  void step(std::span<const Input> inputs, Want want, const Tap* tap) {
-    Chunk chunk;
-    std::vector<i64> wanted;
-    const auto flush = [&] {
-      if (chunk.rows() > 0) run(chunk, wanted, tap);
-      chunk = {};
-      wanted.clear();
-    };
-    for (const Input& input : inputs) {
-      KvCache::State& cache = input.cache->state();
-      const i64 total = static_cast<i64>(input.tokens.size()), before = cache.size;
-      for (i64 done = 0; done < total;) {
-        if (chunk.rows() == options.chunk_tokens) flush();
-        const i64 count = std::min(total - done, options.chunk_tokens - chunk.rows());
-        chunk.pieces.push_back({&cache, chunk.rows(), count, before + done, before + total});
-        for (i64 t = 0; t < count; t++) {
-          const bool last = done + t + 1 == total;
-          if (want == Want::all || (want == Want::last && last)) wanted.push_back(chunk.rows());
-          chunk.tokens.push_back(input.tokens[static_cast<std::size_t>(done + t)]);
-        }
-        done += count;
-      }
-    }
-    flush();
-  }
-
-  // Rebuilds a cache whose keys were rotated for shorter sequences.
-  void replay(KvCache& cache, i64 length) {
-    const std::vector<std::int32_t> tokens = cache.state().tokens;
-    cache.truncate(0);
-    cache.state().long_ropes = 1;
-    for (std::size_t done = 0; done < tokens.size();) {
-      const std::size_t count =
-          std::min(tokens.size() - done, static_cast<std::size_t>(options.chunk_tokens));
-      Chunk chunk;
-      chunk.tokens.assign(tokens.begin() + static_cast<std::ptrdiff_t>(done),
-                          tokens.begin() + static_cast<std::ptrdiff_t>(done + count));
-      chunk.pieces.push_back(
-          {&cache.state(), 0, static_cast<i64>(count), static_cast<i64>(done), length});
-      run(chunk, {}, nullptr);
-      done += count;
-    }
+      std::get<Machine<RefOps>>(machine).run(chunk, wanted, tap, logits);
   }
 };
 
 Engine::Engine(const Model& model, Pool& pool, const EngineOptions& options)
     : impl_(std::make_unique<Impl>()) {
-  impl_->spec = model.spec;
+  PARE_CHECK(options.chunk_tokens > 0);
   impl_->options = options;
   impl_->kv = options.kv ? *options.kv : default_kv_code(model.spec);
-  PARE_CHECK(options.chunk_tokens > 0);
   if (options.reference)
     impl_->machine.emplace<Machine<RefOps>>(reference_net(model));
   else
@@ -151,49 +182,48 @@ Engine::Engine(const Model& model, Pool& pool, const EngineOptions& options)
 Engine::~Engine() = default;
 Engine::Engine(Engine&&) noexcept = default;
 
-const Spec& Engine::spec() const { return impl_->spec; }
+const Spec& Engine::spec() const { return impl_->spec(); }
 Code Engine::kv_code() const { return impl_->kv; }
-KvCache Engine::make_cache(i64 positions) const {
-  return KvCache(impl_->spec, positions, impl_->kv);
-}
+KvCache Engine::make_cache(i64 positions) const { return KvCache(spec(), positions, impl_->kv); }
 
 Matrix<const float> Engine::step(std::span<const Input> inputs, Want want, const Tap* tap) {
   Impl& m = *impl_;
-  std::set<const KvCache*> seen;
-  for (const Input& input : inputs) {
-    m.check_input(input);
-    PARE_CHECK(seen.insert(input.cache).second);  // one sequence, one input
-  }
-  const i64 jump = m.jump_length();
-  for (const Input& input : inputs) {
-    const i64 before = input.cache->size(), after = before + static_cast<i64>(input.tokens.size());
-    if (jump == 0 || after <= jump) continue;
-    if (before > 0 && input.cache->state().long_ropes == 0) m.replay(*input.cache, after);
-    input.cache->state().long_ropes = 1;
-  }
+  check_inputs(spec(), inputs);
+  std::list<std::vector<std::int32_t>> joined;
+  std::vector<Work> works = plan(inputs, m.ropes(), joined);
   m.logits.clear();
-  m.step(inputs, want, tap);
-  return {m.logits.data(), static_cast<i64>(m.logits.size()) / m.spec.vocab, m.spec.vocab};
+  while (std::any_of(works.begin(), works.end(), [](const Work& w) { return w.left() > 0; })) {
+    std::vector<i64> wanted;
+    const Chunk chunk = next_chunk(works, m.options.chunk_tokens, want, wanted);
+    m.run(chunk, wanted, tap);
+  }
+  const i64 vocab = spec().vocab;
+  return {m.logits.data(), static_cast<i64>(m.logits.size()) / vocab, vocab};
 }
 
 i64 Engine::weight_bytes_per_step(i64 batch) const {
-  const auto* cpu = std::get_if<Machine<CpuOps>>(&impl_->machine);
-  if (cpu == nullptr) return weight_bytes(impl_->spec);
-  i64 bytes = 0;
-  for (const PackedLinear* p : decode_products(*cpu->net)) bytes += p->bytes_streamed(batch);
-  return bytes;
+  const Spec& s = spec();
+  i64 bytes = vector_bytes(s) + batch * stored_bytes(s.embed, 1, s.dim);
+  if (s.learned_positions > 0) bytes += batch * s.dim * static_cast<i64>(sizeof(float));
+  if (const Machine<CpuOps>* cpu = impl_->cpu()) {
+    for (const PackedLinear* p : decode_products(*cpu->net)) bytes += p->bytes_streamed(batch);
+    return bytes;
+  }
+  for (const Slot& slot : slots(s))
+    if (slot.linear != nullptr) bytes += stored_bytes(slot.scheme, slot.shape[0], slot.shape[1]);
+  return s.tied ? bytes + stored_bytes(s.embed, s.vocab, s.dim) : bytes;
 }
 
 i64 Engine::kv_bytes_per_step(i64 batch, i64 context) const {
-  return batch * kv_bytes_read(impl_->spec, impl_->kv, context);
+  return batch * kv_bytes_read(spec(), impl_->kv, context);
 }
 
 double Engine::flops_per_step(i64 tokens, i64 context) const {
-  return forward_flops(impl_->spec, tokens, context);
+  return forward_flops(spec(), tokens, context);
 }
 
 std::vector<std::string> Engine::kernels(i64 batch) const {
-  const auto* cpu = std::get_if<Machine<CpuOps>>(&impl_->machine);
+  const Machine<CpuOps>* cpu = impl_->cpu();
   if (cpu == nullptr) return {"reference"};
   std::set<std::string> names;
   for (const PackedLinear* p : decode_products(*cpu->net)) names.emplace(p->kernel_name(batch));

@@ -225,13 +225,31 @@ void build_ffn(BlockSite<typename Make::Product>& site, const Loader& load, cons
   site.down = pack(load.linear(name + ".down", f.down, false), name + ".down", f.down, make);
 }
 
+// A block that reads another's cache may not look further back than that cache reaches: what it saw
+// would depend on the steps a sequence came in.
+bool reaches(const Attention& lender, const Attention& reader) {
+  return lender.window == 0 ||
+         (reader.window > 0 && reader.window <= lender.window && reader.sinks <= lender.sinks);
+}
+
 void refuse_what_no_engine_runs(const Model& model) {
   check(model);
-  for (std::size_t i = 0; i < model.spec.blocks.size(); i++)
-    if (model.spec.blocks[i].ffn.experts > 0)
+  const std::vector<Block>& blocks = model.spec.blocks;
+  for (std::size_t i = 0; i < blocks.size(); i++) {
+    const Attention& a = blocks[i].attn;
+    if (blocks[i].ffn.experts > 0)
       fail_input("EN-008", "mixtures of experts cannot be run yet",
                  {{"block", std::to_string(i)},
-                  {"found", fmt::format("{} experts", model.spec.blocks[i].ffn.experts)}});
+                  {"found", fmt::format("{} experts", blocks[i].ffn.experts)}});
+    if (a.kv_from < 0) continue;
+    const Attention& lender = blocks[static_cast<std::size_t>(a.kv_from)].attn;
+    if (!reaches(lender, a))
+      fail_input(
+          "EN-008", "a block looks further back than the cache it shares",
+          {{"block", std::to_string(i)},
+           {"found", fmt::format("window {}, sinks {}", a.window, a.sinks)},
+           {"need", fmt::format("at most window {}, sinks {}", lender.window, lender.sinks)}});
+  }
 }
 
 template <class Make>

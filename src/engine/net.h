@@ -72,7 +72,8 @@ struct Net {
   Net& operator=(const Net&) = delete;
 };
 
-// Loads and packs one weight at a time. Errors: EN-008 what no engine runs (mixture of experts).
+// Loads and packs one weight at a time. Errors: EN-008 what no engine runs (mixture of experts,
+// a block that looks further back than the cache it shares), EN-009 a bad index.
 std::unique_ptr<Net<Tensor>> reference_net(const Model&);
 std::unique_ptr<Net<PackedLinear>> packed_net(const Model&, unsigned isa, Pool&);
 
