@@ -70,7 +70,11 @@ def check(line, out, err, code, lines):
             return f"stdout is not one JSON document: {e}"
         scope = {"o": value, "abs": abs, "len": len, "all": all, "any": any, "isinstance": isinstance, "math": math,
                  "list": list, "int": int, "float": float, "str": str, "sum": sum, "range": range, "sorted": sorted}
-        return None if eval(rest, scope) else f"{rest} is false for {out[:300]!r}"
+        try:
+            holds = eval(rest, scope)
+        except (KeyError, IndexError, TypeError) as e:
+            return f"{rest} cannot be evaluated ({e!r}) for {out[:300]!r}"
+        return None if holds else f"{rest} is false for {out[:300]!r}"
     if word == "exit":
         return None
     return f"unknown expectation {line!r}"

@@ -1,7 +1,9 @@
 // What several commands share: reading ids and text, words for codes.
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 
 #include "app/commands.h"
 #include "file/io.h"
@@ -16,22 +18,33 @@ std::optional<Code> parse_kv(const std::string& text) {
        {{"need", "f32, f16, bf16, int8 or e4m3"}});
 }
 
+// Standard input, pipes and devices are read to their end; regular files go through file/io.
 std::string read_text_argument(const std::string& path) {
   constexpr std::size_t limit = std::size_t{4} << 30;
-  if (path != "-") return read_text_file(path, limit);
+  std::error_code status;
+  const bool stream = path == "-" || std::filesystem::is_fifo(path, status) ||
+                      std::filesystem::is_character_file(path, status);
+  if (!stream) return read_text_file(path, limit);
+  const int descriptor = path == "-" ? STDIN_FILENO : open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0)
+    fail_input("IO-001", "cannot open a file", {{"file", path}, {"found", system_reason(errno)}});
   std::string text;
   char buffer[65536];
   for (;;) {
-    const ssize_t n = read(STDIN_FILENO, buffer, sizeof buffer);
+    const ssize_t n = read(descriptor, buffer, sizeof buffer);
     if (n < 0 && errno == EINTR) {
       stop_if_interrupted();
       continue;
     }
-    if (n < 0) fail(Exit::failed, "CL-021", "cannot read standard input");
-    if (n == 0) return text;
+    if (n < 0)
+      fail_input("IO-004", "cannot read a file", {{"file", path}, {"found", system_reason(errno)}});
+    if (n == 0) break;
     text.append(buffer, static_cast<std::size_t>(n));
-    if (text.size() > limit) fail(Exit::resources, "CL-022", "standard input is too long");
+    if (text.size() > limit)
+      fail(Exit::resources, "CL-022", "the input is too long", {{"file", path}});
   }
+  if (descriptor != STDIN_FILENO) close(descriptor);
+  return text;
 }
 
 std::vector<Sequence> read_ids(const std::filesystem::path& path) {
@@ -46,7 +59,8 @@ std::vector<Sequence> read_ids(const std::filesystem::path& path) {
     if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
     try {
       Sequence sequence;
-      for (const Json& id : parse_json(line, "the list of ids").as_array()) {
+      const Json list = parse_json(line, "the list of ids");
+      for (const Json& id : list.as_array()) {
         const i64 value = id.as_int();
         if (value < 0 || value > 0x7fffffff)
           fail_input("CL-005", "a token id is out of range", {{"found", std::to_string(value)}});

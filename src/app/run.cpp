@@ -111,7 +111,8 @@ void command_tokenize(const TokenizeOptions& o, const CommonOptions&, const Outp
   if (o.decode) {
     std::vector<std::int32_t> ids;
     std::string decoded;
-    for (const Json& id : parse_json(text, "the list of ids").as_array()) {
+    const Json list = parse_json(text, "the list of ids");
+    for (const Json& id : list.as_array()) {
       const i64 value = id.as_int();
       if (value < 0 || value >= static_cast<i64>(tokenizer.vocab_size()))
         fail_input("CL-005", "a token id is out of range",
