@@ -173,12 +173,16 @@ class Model(torch.nn.Module):
 def evaluate(model, ids, windows=None):
     """(mean nats per scored token, scored tokens): windows of CONTEXT tokens that do not overlap,
     every token of a window but the first is scored."""
+    ids = torch.from_numpy(np.asarray(ids, dtype=np.int64))
+    whole = len(ids) // CONTEXT
+    parts = list(ids[:whole * CONTEXT].view(whole, CONTEXT)[:windows].split(8))
+    if windows is None and len(ids) - whole * CONTEXT > 1:
+        parts.append(ids[None, whole * CONTEXT:])
     total, count = 0.0, 0
-    for start in list(range(0, len(ids) - 1, CONTEXT))[:windows]:
-        window = torch.from_numpy(np.asarray(ids[start:start + CONTEXT], dtype=np.int64))[None]
-        logits = model(window)[0, :-1]
-        total += F.cross_entropy(logits, window[0, 1:], reduction="sum").item()
-        count += window.shape[1] - 1
+    for part in parts:
+        logits, target = model(part)[:, :-1].reshape(-1, VOCAB), part[:, 1:].reshape(-1)
+        total += F.cross_entropy(logits, target, reduction="none").double().sum().item()
+        count += target.numel()
     return total / count, count
 
 
@@ -307,6 +311,7 @@ def export(args, model):
                         ("generation_config.json", {"bos_token_id": 0, "eos_token_id": 0})):
         (args.out / name).write_text(json.dumps(value, indent=2) + "\n")
     (args.out / "tokenizer.json").write_bytes((args.work / "tokenizer.json").read_bytes())
+    (args.out / "model.safetensors").chmod(0o644)
 
 
 @torch.no_grad()
