@@ -22,7 +22,7 @@ constexpr std::uint32_t unreached = 0xffffffffu;
 }  // namespace
 
 void prepare(Unigram& unigram, const Vocabulary& vocabulary, const std::vector<bool>& searchable) {
-  double low = std::numeric_limits<double>::max(), high = std::numeric_limits<double>::lowest();
+  double low = std::numeric_limits<double>::max();
   for (TokenId id = 0; id < vocabulary.size(); id++) {
     const auto i = static_cast<std::size_t>(id);
     if (!vocabulary.used(id) || (!searchable.empty() && !searchable[i])) continue;
@@ -31,12 +31,10 @@ void prepare(Unigram& unigram, const Vocabulary& vocabulary, const std::vector<b
                          (!unigram.user.empty() && unigram.user[i]);
     if (special) continue;
     low = std::min(low, unigram.scores[i]);
-    high = std::max(high, unigram.scores[i]);
   }
   unigram.unk_score = low - unk_penalty;
   if (unigram.single_precision)
     unigram.unk_score = static_cast<float>(low) - static_cast<float>(unk_penalty);
-  unigram.max_score = high;
   unigram.has_fallback = true;
   for (int b = 0; b < 256; b++) {
     const TokenId id = vocabulary.find(token_of_byte(b));
@@ -56,15 +54,15 @@ struct Search {
   void offer(std::size_t end, std::size_t begin, TokenId id, double score) {
     if (s.best.size() <= end - base) s.best.resize(end - base + 1, {0, no_token, unreached});
     UnigramScratch::Best& b = s.best[end - base];
-    if (b.begin != unreached && !(score > b.score)) return;
     if (unigram.single_precision) score = static_cast<float>(score);
+    if (b.begin != unreached && !(score > b.score)) return;
     b = {score, id, static_cast<std::uint32_t>(begin - base)};
   }
 
+  // A piece of the user gets a bonus for its length (sentencepiece 0.2.3; earlier ones: -0.1).
   double score_of(TokenId id, std::size_t bytes) const {
     const auto i = static_cast<std::size_t>(id);
-    if (!unigram.user.empty() && unigram.user[i])
-      return static_cast<float>(bytes) * static_cast<float>(unigram.max_score) - 0.1;
+    if (!unigram.user.empty() && unigram.user[i]) return static_cast<float>(bytes - 1) * 0.1f;
     return unigram.scores[i];
   }
 
@@ -84,11 +82,7 @@ struct Search {
       offer(i + 1, at, id, score_of(id, bytes) + here);
       if (bytes == first) single = true;
     }
-    if (!single) {
-      double score = unigram.unk_score + here;
-      if (unigram.single_precision) score = static_cast<float>(score);
-      offer(at + first, at, no_token, score);
-    }
+    if (!single) offer(at + first, at, no_token, unigram.unk_score + here);
   }
 
   // Writes the path to `end` and makes it the new base.

@@ -14,8 +14,7 @@ namespace pare {
 
 struct Unigram {
   std::vector<double> scores;  // (vocabulary) log probabilities
-  // SentencePiece adds in float and never proposes UNUSED pieces; pieces of the user are always
-  // taken.
+  // SentencePiece adds in float, never proposes UNUSED pieces and prefers pieces of the user.
   bool single_precision = false;
   std::vector<bool> unused, user;  // (vocabulary), or empty
   TokenId unk = no_token;
@@ -23,7 +22,7 @@ struct Unigram {
 
   // What prepare() derives.
   Trie trie;
-  double unk_score = 0, max_score = 0;
+  double unk_score = 0;
   std::array<TokenId, 256> fallback_ids;
   bool has_fallback = false;
 };
