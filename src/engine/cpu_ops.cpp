@@ -21,7 +21,10 @@
 namespace pare {
 namespace {
 
-constexpr i64 floats_per_slice = 16384;  // below this, waking a thread costs more than the work
+// Below this waking a thread costs more than the work: some microseconds, and far more where other
+// programs want the processors.
+constexpr i64 floats_per_slice = 16384;
+constexpr double worth_threads = 1 << 16;  // multiply-adds
 
 // x <- x H / sqrt(n) for each block of n = 2^k; Sylvester's order.
 void hadamard_blocks(float* x, i64 total, i64 n) {
@@ -73,7 +76,9 @@ Array take_columns(Matrix<float> z, std::span<const std::int32_t> which, Buffers
 }
 
 void multiply(const PackedLinear& product, Matrix<const float> x, Matrix<float> y, Pool* pool) {
-  if (pool != nullptr)
+  const double work =
+      static_cast<double>(x.rows) * static_cast<double>(x.cols) * static_cast<double>(y.cols);
+  if (pool != nullptr && work >= worth_threads)
     product.apply(x, y, *pool);
   else
     product.apply(x, y);
@@ -268,8 +273,14 @@ void CpuOps::store(const Block& block, const Array& k, const Array* v) {
 // Runs calls_, their items shared out over the threads.
 void CpuOps::run_calls() {
   i64 total = 0;
-  for (const AttendCall& call : calls_) total += attend_items(call);
-  pool_.run(total, 1, [&](i64 begin, i64 end) {
+  double work = 0;
+  for (const AttendCall& call : calls_) {
+    total += attend_items(call);
+    for (const KvSegment& s : call.segments)
+      work += static_cast<double>(call.q.rows * call.heads) *
+              static_cast<double>(s.count * (call.qk_dim + call.v_dim));
+  }
+  pool_.run(total, work < worth_threads ? total : 1, [&](i64 begin, i64 end) {
     i64 first = 0;
     for (const AttendCall& call : calls_) {
       const i64 items = attend_items(call), from = std::max(begin, first),
@@ -343,15 +354,13 @@ void CpuOps::attend_absorbed(const Block& block, const Block& lender, const Arra
   const Matrix<float> out = row_range(mix.view(), row0, count);
   const Array wide = buffers_.take(count, a.heads * width);
   const Array latent = buffers_.take(count, a.heads * a.kv_rank);
-  pool_.run(a.heads, 1, [&](i64 begin, i64 end) {
-    for (i64 h = begin; h < end; h++) {
-      const Matrix<float> from = columns(queries, h * a.qk_dim, a.qk_dim);
-      const Matrix<float> to = columns(wide.view(), h * width, width);
-      lender.k_absorbed[static_cast<std::size_t>(h)].apply(columns(from, 0, nope),
-                                                           columns(to, 0, a.kv_rank));
-      for (i64 t = 0; t < count; t++)
-        std::copy_n(from.row(t) + nope, a.rope.dims, to.row(t) + a.kv_rank);
-    }
+  rows(a.heads, count * a.kv_rank * nope, [&](i64 h) {
+    const Matrix<float> from = columns(queries, h * a.qk_dim, a.qk_dim);
+    const Matrix<float> to = columns(wide.view(), h * width, width);
+    lender.k_absorbed[static_cast<std::size_t>(h)].apply(columns(from, 0, nope),
+                                                         columns(to, 0, a.kv_rank));
+    for (i64 t = 0; t < count; t++)
+      std::copy_n(from.row(t) + nope, a.rope.dims, to.row(t) + a.kv_rank);
   });
   calls_.clear();
   for (const Piece& piece : pieces) {
@@ -365,10 +374,9 @@ void CpuOps::attend_absorbed(const Block& block, const Block& lender, const Arra
     calls_.push_back(std::move(call));
   }
   run_calls();
-  pool_.run(a.heads, 1, [&](i64 begin, i64 end) {
-    for (i64 h = begin; h < end; h++)
-      lender.v_heads[static_cast<std::size_t>(h)].product.apply(
-          columns(latent.view(), h * a.kv_rank, a.kv_rank), columns(out, h * a.v_dim, a.v_dim));
+  rows(a.heads, count * a.kv_rank * a.v_dim, [&](i64 h) {
+    lender.v_heads[static_cast<std::size_t>(h)].product.apply(
+        columns(latent.view(), h * a.kv_rank, a.kv_rank), columns(out, h * a.v_dim, a.v_dim));
   });
 }
 
@@ -409,11 +417,15 @@ void CpuOps::attend_materialised(const Block& block, const Block& lender, const 
     call.segments.push_back(segment);
     pare::attend(call, 0, attend_items(call), isa_);
   };
-  const i64 team = pool_.threads();
-  pool_.each([&](int thread) {
+  const double work = static_cast<double>(a.heads * keys) * static_cast<double>(a.kv_rank) *
+                      static_cast<double>(nope + a.v_dim);
+  const i64 team = work < worth_threads ? 1 : pool_.threads();
+  const auto share = [&](int thread) {
     for (i64 h = a.heads * thread / team; h < a.heads * (thread + 1) / team; h++)
       one_head(h, *thread_buffers_[static_cast<std::size_t>(thread)]);
-  });
+  };
+  if (team == 1) return share(0);
+  pool_.each(share);
 }
 
 Array CpuOps::act(Act kind, Array gate, const Array* up) {
