@@ -211,13 +211,14 @@ class Reader {
       bad("GG-012", "a tensor has more than 4 axes",
           {{"tensor", pare::quoted(t.name)}, {"found", std::to_string(axes)}});
     std::uint64_t count = 1;
+    t.shape.resize(axes);
     for (std::uint32_t d = 0; d < axes; d++) {
       const std::int64_t n = take<std::int64_t>();
       if (n < 1 || !mul_ok(count, static_cast<std::uint64_t>(n), count) ||
           count > (std::uint64_t{1} << 48))
         bad("GG-012", "a tensor's shape is empty, negative or overflows",
             {{"tensor", pare::quoted(t.name)}, {"found", std::to_string(n)}});
-      t.shape.insert(t.shape.begin(), n);
+      t.shape[axes - 1 - d] = n;
     }
     t.type = take<std::uint32_t>();
     const GgmlType* type = find_ggml_type(t.type);
@@ -235,7 +236,9 @@ class Reader {
 
   void read_tensors(Gguf& g, std::uint64_t count) {
     std::vector<Info> infos;
-    std::unordered_set<std::string> names;
+    std::unordered_set<std::string_view> names;  // of infos, which does not move
+    infos.reserve(count);
+    names.reserve(count);
     for (std::uint64_t i = 0; i < count; i++) {
       infos.push_back(read_info());
       if (!names.insert(infos.back().tensor.name).second)
@@ -245,6 +248,7 @@ class Reader {
     if (count == 0) return;
     const std::uint64_t data = (at_ + alignment_ - 1) / alignment_ * alignment_;
     std::uint64_t running = 0;
+    g.tensors.reserve(count);
     for (Info& info : infos) {
       std::uint64_t end = 0;
       if (info.offset != running)
