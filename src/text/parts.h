@@ -34,6 +34,7 @@ struct TokenizerParts {
 
   std::vector<AddedToken> added;        // by rising id
   std::vector<AddedToken> user_pieces;  // SentencePiece: kept whole by the model; for writing only
+  std::string not_writable;             // why tokenizer.json cannot hold it, if so
   std::vector<Normalizer> normalizer;
   std::vector<PreTokenizer> pre_tokenizer;
   std::vector<TemplatePart> single;  // of one text; empty: the text alone

@@ -315,20 +315,26 @@ const TokenizerParts& Tokenizer::parts() const { return state_->parts; }
 StreamDecoder::StreamDecoder(Tokenizer tokenizer, bool skip_special)
     : tokenizer_(std::move(tokenizer)), skip_special_(skip_special) {}
 
-// The window holds the ids whose text is not all out yet, with the last complete ones before them:
-// what a token decodes to can depend on its being the first.
+// The window holds the ids whose text is not all out yet, after some whose text is: what a token
+// decodes to can depend on its being the first, so the context in front must itself show something.
 std::string StreamDecoder::push(std::int32_t id) {
-  constexpr std::size_t patience = 16;
+  constexpr std::size_t patience = 16, most_context = 64;
   window_.push_back(id);
-  std::string text = tokenizer_.decode(window_, skip_special_);
+  const std::string text = tokenizer_.decode(window_, skip_special_);
   const bool complete = !text.ends_with("\xef\xbf\xbd");
   if (text.size() <= shown_.size() || (!complete && window_.size() - settled_ <= patience))
     return {};
   std::string fresh = text.substr(shown_.size());
-  // Keep only the newest ids, as the context of the next one.
-  window_.erase(window_.begin(), window_.begin() + static_cast<std::ptrdiff_t>(settled_));
+  const std::vector<std::int32_t> rest(window_.begin() + static_cast<std::ptrdiff_t>(settled_),
+                                       window_.end());
+  const std::string rest_text = tokenizer_.decode(rest, skip_special_);
+  if (!rest_text.empty() || window_.size() > most_context) {
+    window_ = rest;
+    shown_ = rest_text;
+  } else {
+    shown_ = text;
+  }
   settled_ = window_.size();
-  shown_ = tokenizer_.decode(window_, skip_special_);
   return fresh;
 }
 

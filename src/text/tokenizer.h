@@ -87,7 +87,9 @@ Tokenizer tokenizer_from_gguf(const Gguf& file, std::string_view name);
 Tokenizer tokenizer_from_merges(std::string_view vocab_json, std::string_view merges_txt,
                                 std::string_view name);
 
-// tokenizer.json and tokenizer_config.json that give the same ids in Transformers. Errors: TK-011.
+// tokenizer.json and tokenizer_config.json that give the same ids in Transformers, but that its
+// way of using a SentencePiece character map differs for rare sequences, and that it adds Unigram
+// scores in double. Errors: TK-011.
 std::string to_tokenizer_json(const Tokenizer& tokenizer);
 std::string to_tokenizer_config_json(const Tokenizer& tokenizer);
 

@@ -162,7 +162,8 @@ Json sentencepiece_normalizer_json(const Model& model, bool prefix_once) {
         {{"type", "Precompiled"}, {"precompiled_charsmap", to_base64(model.charsmap)}}));
   }
   if (model.remove_extra_whitespaces) {
-    steps.push_back(Json::object({{"type", "Strip"}, {"strip_left", true}, {"strip_right", true}}));
+    // Not Strip: that takes every kind of white space. A mark at the end goes as a space does.
+    steps.push_back(replace(Json::object({{"Regex", "\\A +|[ \u2581]+\\z"}}), ""));
     steps.push_back(replace(Json::object({{"Regex", " {2,}"}}), " "));
   }
   const std::string_view space = model.escape_whitespaces ? meta_space : std::string_view(" ");
@@ -173,17 +174,31 @@ Json sentencepiece_normalizer_json(const Model& model, bool prefix_once) {
   return Json::object({{"type", "Sequence"}, {"normalizers", std::move(steps)}});
 }
 
+// A piece of the user as an added token, for writing. The library looks for it in the text with
+// spaces escaped: one with a plain space is never found, one with a mark is an added token of the
+// normalized text, if the normalizer does not change it.
+void add_user_piece(const Model& model, TokenId id, TokenizerParts& parts) {
+  const std::string_view piece = model.pieces[static_cast<std::size_t>(id)];
+  const bool has_mark = piece.find(meta_space) != std::string_view::npos;
+  if (model.escape_whitespaces && piece.find(' ') != std::string_view::npos) return;
+  if (has_mark && (model.add_dummy_prefix || model.remove_extra_whitespaces))
+    parts.not_writable = "a piece of the user holds a space";
+  AddedToken token;
+  token.id = id;
+  token.content = std::string(piece);
+  token.normalized = has_mark;
+  parts.user_pieces.push_back(std::move(token));
+}
+
 void set_text_rules(const Model& model, TokenizerParts& parts) {
   std::shared_ptr<Trie> user;
   for (std::size_t i = 0; i < model.pieces.size(); i++) {
     if (model.types[i] != PieceType::user) continue;
     if (user == nullptr) user = std::make_shared<Trie>();
     user->add(model.pieces[i], static_cast<std::int32_t>(i));
-    AddedToken token;
-    token.id = static_cast<TokenId>(i);
-    token.content = std::string(model.pieces[i]);
-    parts.user_pieces.push_back(std::move(token));
+    add_user_piece(model, static_cast<TokenId>(i), parts);
   }
+  if (model.whitespace_as_suffix) parts.not_writable = "it puts the dummy space behind the text";
   std::shared_ptr<const Charsmap> map;
   if (!model.charsmap.empty()) map = std::make_shared<const Charsmap>(model.charsmap);
   const bool prefix_once = user != nullptr && model.add_dummy_prefix && model.escape_whitespaces;
@@ -259,8 +274,10 @@ void check_byte_pieces(const Vocabulary& vocabulary, const std::vector<PieceType
 std::vector<std::uint32_t> ranks_from_scores(const std::vector<float>& scores,
                                              const std::vector<PieceType>& types) {
   std::vector<std::uint32_t> order;
+  // Pieces of the user are atoms of their own: no merge makes or takes one.
   for (std::size_t i = 0; i < scores.size(); i++)
-    if (in_text(types[i])) order.push_back(static_cast<std::uint32_t>(i));
+    if (types[i] == PieceType::normal || types[i] == PieceType::unused)
+      order.push_back(static_cast<std::uint32_t>(i));
   std::stable_sort(order.begin(), order.end(),
                    [&](std::uint32_t a, std::uint32_t b) { return scores[a] > scores[b]; });
   std::vector<std::uint32_t> ranks(scores.size(), PairTable::no_rank);

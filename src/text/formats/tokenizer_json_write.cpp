@@ -112,10 +112,7 @@ Json added_json(const TokenizerParts& parts) {
 
 std::string to_tokenizer_json(const Tokenizer& tokenizer) {
   const TokenizerParts& parts = tokenizer.parts();
-  for (const Normalizer& step : parts.normalizer)
-    if (const auto* spm = std::get_if<normal::Sentencepiece>(&step);
-        spm != nullptr && spm->whitespace_as_suffix)
-      cannot_write("it puts the dummy space behind the text");
+  if (!parts.not_writable.empty()) cannot_write(parts.not_writable);
   return Json::object({{"version", "1.0"},
                        {"truncation", nullptr},
                        {"padding", nullptr},
