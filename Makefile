@@ -28,6 +28,7 @@ unit:
 
 cli:
 	tools/run_cli_tests.py --pare $(PARE)
+	tools/run_doc_commands.py --pare $(PARE)
 
 checks:
 	tools/check_layers.py

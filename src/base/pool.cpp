@@ -20,7 +20,7 @@
 namespace pare {
 namespace {
 
-constexpr int spin_rounds = 20000;  // about 50-100 us with the pause instruction
+constexpr int spin_rounds = 4000;  // some 50 us with the pause instruction; then a worker sleeps
 
 void relax() {
 #if defined(__x86_64__)
@@ -129,7 +129,7 @@ void Pool::each(const std::function<void(int)>& work) {
   int spins = 0;
   while (s.running.load(std::memory_order_acquire) != 0) {
     relax();
-    if (++spins > 4 * spin_rounds) std::this_thread::yield();
+    if (++spins > spin_rounds / 4) std::this_thread::yield();  // somebody else may need this processor
   }
   if (s.error) {
     std::exception_ptr error = s.error;
