@@ -202,7 +202,7 @@ void build_attention(BlockSite<typename Make::Product>& site, const Loader& load
   site.q_down_norm = load.norm(name + ".q_down_norm", a.q_down_norm);
   site.kv_down_norm = load.norm(name + ".kv_down_norm", a.kv_down_norm);
   if (a.sink_logits) site.sink_logits = load.floats(name + ".sink_logits");
-  const bool split = Make::split_latent && a.mla();
+  const bool split = Make::split_latent && a.mla() && a.k.present();
   for (auto [word, linear, target] : {std::tuple{".q_down", &a.q_down, &site.q_down},
                                       {".q", &a.q, &site.q},
                                       {".kv_down", &a.kv_down, &site.kv_down},
