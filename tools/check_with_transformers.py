@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Load a model folder with Transformers (and compressed-tensors) and compare it with Pare.
 
-    check_with_transformers.py MODEL [--ids FILE] [--tokens N] [--pare BINARY]
+    check_with_transformers.py MODEL [--ids FILE] [--tokens N] [--decode] [--pare BINARY]
 
 Runs in an environment that has torch, transformers and, for quantized folders, compressed-tensors; no test
 of the repository needs it. The model is loaded in float32 on the CPU. Quantized weights stay in the file's
@@ -23,7 +23,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch  # noqa: E402
-from transformers import AutoModelForCausalLM  # noqa: E402
+from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
 
 
 def greedy(model, ids, count):
@@ -40,6 +40,43 @@ def margins(model, sequence, start):
     logits = model(input_ids=torch.tensor([sequence]), use_cache=False).logits[0]
     top = logits[start - 1:-1].topk(2, dim=-1).values
     return (top[:, 0] - top[:, 1]).tolist()
+
+
+def decode_modules(folder):
+    """The model with every quantized weight decoded by compressed-tensors' own functions, one module at a time.
+
+    For forms that the package can decode but not load through Transformers: in version 0.20 asymmetric packed
+    weights (their zero points get an unpacked shape on the meta device) and fp4 into a float32 model.
+    """
+    from compressed_tensors.compressors import BaseCompressor
+    from compressed_tensors.quantization import QuantizationConfig
+    from safetensors.torch import load_file
+
+    config = AutoConfig.from_pretrained(folder)
+    section = dict(config.quantization_config)
+    section.pop("quant_method", None)
+    del config.quantization_config
+    quantization = QuantizationConfig.model_validate(section)
+    state = {}
+    for shard in sorted(pathlib.Path(folder).glob("*.safetensors")):
+        state.update(load_file(shard))
+    for module in {name.rsplit(".", 1)[0] for name in state if name.endswith(".weight_scale")}:
+        named = [g for g in quantization.config_groups.values() if module in g.targets]
+        group = (named or [g for g in quantization.config_groups.values() if "Linear" in g.targets])[0]
+        form = group.format or quantization.format
+        parts = {n[len(module) + 1:]: state.pop(n) for n in list(state) if n.rsplit(".", 1)[0] == module}
+        if parts["weight_scale"].dtype in (torch.bfloat16, torch.float16):  # else the products are rounded to that
+            parts["weight_scale"] = parts["weight_scale"].float()
+        decoded = BaseCompressor.get_value_from_registry(form).decompress(dict(parts), group)
+        state[f"{module}.weight"] = decoded["weight"].float()
+        if "bias" in parts:
+            state[f"{module}.bias"] = parts["bias"]
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    missing = [n for n in missing if not (config.tie_word_embeddings and n == "lm_head.weight")]
+    if missing or unexpected:
+        sys.exit(f"missing {missing}, unexpected {unexpected}")
+    return model
 
 
 def pare(binary, arguments):
@@ -88,15 +125,19 @@ def main():
     parser.add_argument("model")
     parser.add_argument("--ids", help="prompts, one JSON list of token ids a line")
     parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--decode", action="store_true", help="decode modules one by one; inputs stay floats")
     parser.add_argument("--pare", help="the binary to compare with")
     parser.add_argument("--tolerance", type=float, default=1e-3, help="of logits, relative to the largest")
     args = parser.parse_args()
     torch.set_grad_enabled(False)
-    model, info = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32, output_loading_info=True)
+    if args.decode:
+        model = decode_modules(args.model)
+    else:
+        model, info = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32, output_loading_info=True)
+        problems = {key: sorted(value) for key, value in info.items() if value}
+        if problems:
+            sys.exit(f"Transformers did not find the tensors it wants: {problems}")
     model.eval()
-    keep = {key: sorted(value) for key, value in info.items() if value}
-    if keep:
-        sys.exit(f"Transformers did not find the tensors it wants: {keep}")
     if args.ids:
         prompts = [json.loads(line) for line in pathlib.Path(args.ids).read_text().splitlines() if line.strip()]
     else:
