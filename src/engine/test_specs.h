@@ -164,6 +164,7 @@ inline std::vector<NamedSpec> block_specs() {
           b.attn.kv_heads = b.attn.heads;
           b.attn.rope = Rope{};
           b.ffn.gated = false;
+          b.ffn.gate = {};
           b.ffn.act = Act::gelu_tanh;
           for (Linear* l : {&b.attn.q, &b.attn.k, &b.attn.v, &b.attn.o, &b.ffn.up, &b.ffn.down})
             l->bias = true;
@@ -196,6 +197,7 @@ inline std::vector<NamedSpec> block_specs() {
         s.blocks[2].ffn.up.out = 7;
         s.blocks[2].ffn.act = Act::relu;
         s.blocks[2].ffn.gated = false;
+        s.blocks[2].ffn.gate = {};
         s.blocks[2].ffn.gate = {};
         s.blocks[2].residual_scale = 0.7f;
         s.blocks[3].before_attn.reset();
