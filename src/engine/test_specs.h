@@ -198,7 +198,6 @@ inline std::vector<NamedSpec> block_specs() {
         s.blocks[2].ffn.act = Act::relu;
         s.blocks[2].ffn.gated = false;
         s.blocks[2].ffn.gate = {};
-        s.blocks[2].ffn.gate = {};
         s.blocks[2].residual_scale = 0.7f;
         s.blocks[3].before_attn.reset();
         s.blocks[3].before_ffn.reset();
