@@ -129,7 +129,8 @@ void Pool::each(const std::function<void(int)>& work) {
   int spins = 0;
   while (s.running.load(std::memory_order_acquire) != 0) {
     relax();
-    if (++spins > spin_rounds / 4) std::this_thread::yield();  // somebody else may need this processor
+    if (++spins > spin_rounds / 4)
+      std::this_thread::yield();  // somebody else may need this processor
   }
   if (s.error) {
     std::exception_ptr error = s.error;

@@ -1,7 +1,9 @@
 // Attention for one item, block by block of keys, with the online softmax:
-//   m' = max(m, max_j s_j),  a = exp(m - m'),  l = a l + sum exp(s - m'),  o = a o + sum exp(s - m') v
-// Keys and values of a block are decoded once for all queries of the item (that is what makes grouped heads
-// cheap), scores are a register-blocked product, blocks that no query sees are skipped. One text per ISA.
+//   m' = max(m, max_j s_j),  a = exp(m - m'),  l = a l + sum exp(s - m'),  o = a o + sum exp(s -
+//   m') v
+// Keys and values of a block are decoded once for all queries of the item (that is what makes
+// grouped heads cheap), scores are a register-blocked product, blocks that no query sees are
+// skipped. One text per ISA.
 
 using i64 = std::int64_t;
 
@@ -17,21 +19,33 @@ void decode_row(Code code, const std::byte* from, float scale, i64 n, float* to)
     for (; i + L <= n; i += L) store(to + i, mul(value(from + i * width), s));
   };
   switch (code) {
-    case Code::f32: whole([](const std::byte* p) { return load(reinterpret_cast<const float*>(p)); }, 4); break;
-    case Code::f16: whole([](const std::byte* p) { return value_f16(p); }, 2); break;
-    case Code::bf16: whole([](const std::byte* p) { return value_bf16(p); }, 2); break;
-    case Code::int8: whole([](const std::byte* p) { return value_i8(p); }, 1); break;
-    default: whole([](const std::byte* p) { return value_e4m3(p); }, 1); break;
+    case Code::f32:
+      whole([](const std::byte* p) { return load(reinterpret_cast<const float*>(p)); }, 4);
+      break;
+    case Code::f16:
+      whole([](const std::byte* p) { return value_f16(p); }, 2);
+      break;
+    case Code::bf16:
+      whole([](const std::byte* p) { return value_bf16(p); }, 2);
+      break;
+    case Code::int8:
+      whole([](const std::byte* p) { return value_i8(p); }, 1);
+      break;
+    default:
+      whole([](const std::byte* p) { return value_e4m3(p); }, 1);
+      break;
   }
   for (; i < n; i++) {
     const unsigned char* p = reinterpret_cast<const unsigned char*>(from);
     float value = 0;
     std::uint16_t half = 0;
-    if (code == Code::f32) __builtin_memcpy(&value, p + 4 * i, 4);
+    if (code == Code::f32)
+      __builtin_memcpy(&value, p + 4 * i, 4);
     else if (code == Code::f16 || code == Code::bf16) {
       __builtin_memcpy(&half, p + 2 * i, 2);
       value = code == Code::f16 ? half_to_float(half) : bf16_to_float(half);
-    } else if (code == Code::int8) value = static_cast<float>(static_cast<std::int8_t>(p[i]));
+    } else if (code == Code::int8)
+      value = static_cast<float>(static_cast<std::int8_t>(p[i]));
     else {
       alignas(64) float lanes[L];
       unsigned char bytes[L] = {p[i]};
@@ -83,7 +97,8 @@ void score_rows(const Buffers& b, i64 query, i64 keys) {
     for (i64 d = 0; d < b.qk; d += L)
       for (int n = 0; n < N; n++) {
         const V key = load(b.k + (k + n) * b.qk + d);
-        for (int r = 0; r < R; r++) acc[r][n] = fma(load(b.q + (query + r) * b.qk + d), key, acc[r][n]);
+        for (int r = 0; r < R; r++)
+          acc[r][n] = fma(load(b.q + (query + r) * b.qk + d), key, acc[r][n]);
       }
     for (int r = 0; r < R; r++)
       for (int n = 0; n < N; n++) b.scores[(query + r) * attend_keys + k + n] = sum(acc[r][n]);
@@ -96,10 +111,13 @@ bool visible(const AttendJob& j, i64 key, i64 query) {
   return key <= query && (j.window == 0 || key > query - j.window || key < j.sinks);
 }
 
-i64 position_of(const KvSegment& s, i64 slot) { return s.positions != nullptr ? s.positions[slot] : s.first + slot; }
+i64 position_of(const KvSegment& s, i64 slot) {
+  return s.positions != nullptr ? s.positions[slot] : s.first + slot;
+}
 
 // Scaling, soft cap, mask, running maximum and sum; scores become weights.
-void soften(const AttendJob& j, const Buffers& b, const KvSegment& s, i64 slot0, i64 keys, bool all_visible) {
+void soften(const AttendJob& j, const Buffers& b, const KvSegment& s, i64 slot0, i64 keys,
+            bool all_visible) {
   const i64 queries = j.group * j.tokens;
   for (i64 r = 0; r < queries; r++) {
     float* row = b.scores + r * attend_keys;
@@ -134,7 +152,8 @@ void soften(const AttendJob& j, const Buffers& b, const KvSegment& s, i64 slot0,
     b.top[r] = now;
     b.total[r] = b.total[r] * shrink + sum(part);
     if (shrink != 1.0f)
-      for (i64 d = 0; d < b.vd; d += L) store(b.out + r * b.vd + d, mul(load(b.out + r * b.vd + d), set1(shrink)));
+      for (i64 d = 0; d < b.vd; d += L)
+        store(b.out + r * b.vd + d, mul(load(b.out + r * b.vd + d), set1(shrink)));
   }
 }
 
@@ -145,7 +164,8 @@ void mix_rows(const Buffers& b, i64 query, i64 keys) {
     for (int r = 0; r < R; r++) acc[r] = load(b.out + (query + r) * b.vd + d);
     for (i64 k = 0; k < keys; k++) {
       const V value = load(b.v + k * b.vd + d);
-      for (int r = 0; r < R; r++) acc[r] = fma(set1(b.scores[(query + r) * attend_keys + k]), value, acc[r]);
+      for (int r = 0; r < R; r++)
+        acc[r] = fma(set1(b.scores[(query + r) * attend_keys + k]), value, acc[r]);
     }
     for (int r = 0; r < R; r++) store(b.out + (query + r) * b.vd + d, acc[r]);
   }
@@ -162,11 +182,14 @@ void attend_block(const AttendJob& j, const Buffers& b, const KvSegment& s, i64 
   const bool too_new = lowest > last_query;
   const bool too_old = j.window > 0 && highest <= j.first_position - j.window && lowest >= j.sinks;
   if (too_new || too_old) return;
-  const bool all_visible = highest <= j.first_position && (j.window == 0 || lowest > last_query - j.window);
+  const bool all_visible =
+      highest <= j.first_position && (j.window == 0 || lowest > last_query - j.window);
   for (i64 k = 0; k < keys; k++) {
     const i64 slot = slot0 + k, at = j.kv_head * s.scale_stride + slot;
-    decode_row(s.code, s.k + j.kv_head * s.k_head_stride + slot * s.k_row_stride, s.k_scales == nullptr ? 1.0f : s.k_scales[at], j.qk_dim, b.k + k * b.qk);
-    decode_row(s.code, s.v + j.kv_head * s.v_head_stride + slot * s.v_row_stride, s.v_scales == nullptr ? 1.0f : s.v_scales[at], j.v_dim, b.v + k * b.vd);
+    decode_row(s.code, s.k + j.kv_head * s.k_head_stride + slot * s.k_row_stride,
+               s.k_scales == nullptr ? 1.0f : s.k_scales[at], j.qk_dim, b.k + k * b.qk);
+    decode_row(s.code, s.v + j.kv_head * s.v_head_stride + slot * s.v_row_stride,
+               s.v_scales == nullptr ? 1.0f : s.v_scales[at], j.v_dim, b.v + k * b.vd);
   }
   const i64 queries = j.group * j.tokens;
   i64 r = 0;

@@ -1,14 +1,15 @@
 // Products with packed matrices: one text, compiled for each ISA.
 //
-// The including file defines, in its anonymous namespace: V (L floats), I (L 32-bit integers) and the small
-// functions used below. Everything here has internal linkage.
+// The including file defines, in its anonymous namespace: V (L floats), I (L 32-bit integers) and
+// the small functions used below. Everything here has internal linkage.
 //
-// Vector (one input): rows are streamed four at a time, so that each input vector is loaded once for four
-// products, and the block after next is prefetched. Codes become floats in registers: 4-bit codes by table
-// look-up of eight shifts of one load, which is why inputs come transposed (LinearKernel::order).
-// Matrix (many inputs): a tile of rows is decoded to floats in the second-level cache, then multiplied by a
-// register-blocked kernel. Each output is one chain of fused multiply-adds over k in a fixed order, so it does
-// not depend on how rows or inputs are split.
+// Vector (one input): rows are streamed four at a time, so that each input vector is loaded once
+// for four products, and the block after next is prefetched. Codes become floats in registers:
+// 4-bit codes by table look-up of eight shifts of one load, which is why inputs come transposed
+// (LinearKernel::order). Matrix (many inputs): a tile of rows is decoded to floats in the
+// second-level cache, then multiplied by a register-blocked kernel. Each output is one chain of
+// fused multiply-adds over k in a fixed order, so it does not depend on how rows or inputs are
+// split.
 
 using i64 = std::int64_t;
 using u8 = std::uint8_t;
@@ -18,20 +19,28 @@ struct ScaleReader {
   float at(i64 row, i64 g) const {
     const i64 k = row * w.groups + g;
     switch (w.scale_kind) {
-      case Packed::scale_f32: return static_cast<const float*>(w.scales)[k];
-      case Packed::scale_f16: return half_to_float(static_cast<const std::uint16_t*>(w.scales)[k]);
-      case Packed::scale_bf16: return bf16_to_float(static_cast<const std::uint16_t*>(w.scales)[k]);
-      default: return 1.0f;
+      case Packed::scale_f32:
+        return static_cast<const float*>(w.scales)[k];
+      case Packed::scale_f16:
+        return half_to_float(static_cast<const std::uint16_t*>(w.scales)[k]);
+      case Packed::scale_bf16:
+        return bf16_to_float(static_cast<const std::uint16_t*>(w.scales)[k]);
+      default:
+        return 1.0f;
     }
   }
   // The scales of a chunk's lanes: lane i gets scale g + index[i].
   V lanes(i64 row, i64 g, I index) const {
     const i64 k = row * w.groups + g;
     switch (w.scale_kind) {
-      case Packed::scale_f32: return spread_f32(static_cast<const float*>(w.scales) + k, index);
-      case Packed::scale_f16: return spread_f16(static_cast<const std::uint16_t*>(w.scales) + k, index);
-      case Packed::scale_bf16: return spread_bf16(static_cast<const std::uint16_t*>(w.scales) + k, index);
-      default: return set1(1.0f);
+      case Packed::scale_f32:
+        return spread_f32(static_cast<const float*>(w.scales) + k, index);
+      case Packed::scale_f16:
+        return spread_f16(static_cast<const std::uint16_t*>(w.scales) + k, index);
+      case Packed::scale_bf16:
+        return spread_bf16(static_cast<const std::uint16_t*>(w.scales) + k, index);
+      default:
+        return set1(1.0f);
     }
   }
 };
@@ -45,12 +54,18 @@ constexpr i64 width() {
 
 template <int kind>
 V value(const u8* at) {
-  if constexpr (kind == Packed::f32) return load(reinterpret_cast<const float*>(at));
-  else if constexpr (kind == Packed::f16) return value_f16(at);
-  else if constexpr (kind == Packed::bf16) return value_bf16(at);
-  else if constexpr (kind == Packed::e4m3) return value_e4m3(at);
-  else if constexpr (kind == Packed::e5m2) return value_e5m2(at);
-  else return value_i8(at);
+  if constexpr (kind == Packed::f32)
+    return load(reinterpret_cast<const float*>(at));
+  else if constexpr (kind == Packed::f16)
+    return value_f16(at);
+  else if constexpr (kind == Packed::bf16)
+    return value_bf16(at);
+  else if constexpr (kind == Packed::e4m3)
+    return value_e4m3(at);
+  else if constexpr (kind == Packed::e5m2)
+    return value_e5m2(at);
+  else
+    return value_i8(at);
 }
 
 float bias_term(const Packed& w, i64 row, const float* sums) {
@@ -61,7 +76,8 @@ float bias_term(const Packed& w, i64 row, const float* sums) {
   return total;
 }
 
-// --- one input ---------------------------------------------------------------------------------------
+// --- one input
+// ---------------------------------------------------------------------------------------
 
 template <int kind, int R>
 void vector_block(const PackedCall& c, i64 row) {
@@ -90,9 +106,11 @@ void vector_block(const PackedCall& c, i64 row) {
     }
     for (; k < end; k += L) {
       const V x0 = load(c.x + k);
-      for (int r = 0; r < R; r++) even[r] = fma(value<kind>(at[r] + k * width<kind>()), x0, even[r]);
+      for (int r = 0; r < R; r++)
+        even[r] = fma(value<kind>(at[r] + k * width<kind>()), x0, even[r]);
     }
-    for (int r = 0; r < R; r++) total[r] = fma(add(even[r], odd[r]), set1(scales.at(row + r, g)), total[r]);
+    for (int r = 0; r < R; r++)
+      total[r] = fma(add(even[r], odd[r]), set1(scales.at(row + r, g)), total[r]);
   }
   for (int r = 0; r < R; r++) c.y[row + r] = sum(total[r]) - bias_term(w, row + r, c.sums);
 }
@@ -134,7 +152,8 @@ void vector_block_nib4(const PackedCall& c, i64 row) {
       g++;
       group_end += w.group;
     } else {
-      for (int r = 0; r < R; r++) total[r] = fma(part[r], scales.lanes(row + r, g, index), total[r]);
+      for (int r = 0; r < R; r++)
+        total[r] = fma(part[r], scales.lanes(row + r, g, index), total[r]);
       g += step;
     }
     for (int r = 0; r < R; r++) part[r] = set1(0.0f);
@@ -154,7 +173,8 @@ void run_vector(const PackedCall& c) {
   }
 }
 
-// --- many inputs -------------------------------------------------------------------------------------
+// --- many inputs
+// -------------------------------------------------------------------------------------
 
 template <int kind>
 void decode_tile_row(const Packed& w, i64 row, float* to) {
@@ -169,7 +189,9 @@ void decode_tile_row(const Packed& w, i64 row, float* to) {
     for (i64 k = 0; k < w.in_padded; k += chunk) {
       const i64 g = k / w.group;
       const V scale = whole ? set1(scales.at(row, g)) : scales.lanes(row, g, index);
-      const V shift = bias == nullptr ? set1(0.0f) : whole ? set1(bias[g]) : spread_f32(bias + g, index);
+      const V shift = bias == nullptr ? set1(0.0f)
+                      : whole         ? set1(bias[g])
+                                      : spread_f32(bias + g, index);
       I bits = load_bits(at + k / 2);
       for (int s = 0; s < 8; s++) {
         store(to + k + s * L, sub(mul(lookup(table, bits), scale), shift));
@@ -180,7 +202,8 @@ void decode_tile_row(const Packed& w, i64 row, float* to) {
     for (i64 g = 0; g < w.groups; g++) {
       const V scale = set1(scales.at(row, g)), shift = set1(bias == nullptr ? 0.0f : bias[g]);
       const i64 end = least(w.in_padded, (g + 1) * w.group);
-      for (i64 k = g * w.group; k < end; k += L) store(to + k, sub(mul(value<kind>(at + k * width<kind>()), scale), shift));
+      for (i64 k = g * w.group; k < end; k += L)
+        store(to + k, sub(mul(value<kind>(at + k * width<kind>()), scale), shift));
     }
   }
 }
@@ -208,7 +231,8 @@ void multiply_block(const PackedCall& c, const float* const* rows, i64 row, i64 
 template <int R>
 void multiply_rows(const PackedCall& c, const float* const* rows, i64 row) {
   i64 n = 0;
-  for (; n + block_inputs <= c.batch; n += block_inputs) multiply_block<R, block_inputs>(c, rows, row, n);
+  for (; n + block_inputs <= c.batch; n += block_inputs)
+    multiply_block<R, block_inputs>(c, rows, row, n);
   for (; n + 2 <= c.batch; n += 2) multiply_block<R, 2>(c, rows, row, n);
   for (; n < c.batch; n++) multiply_block<R, 1>(c, rows, row, n);
 }
@@ -230,12 +254,14 @@ void run_matrix(const PackedCall& c) {
       }
     }
     i64 r = row;
-    for (; r + block_rows <= end; r += block_rows) multiply_rows<block_rows>(c, rows + (r - row), r);
+    for (; r + block_rows <= end; r += block_rows)
+      multiply_rows<block_rows>(c, rows + (r - row), r);
     for (; r < end; r++) multiply_rows<1>(c, rows + (r - row), r);
   }
 }
 
-// --- integer inputs ----------------------------------------------------------------------------------
+// --- integer inputs
+// ----------------------------------------------------------------------------------
 
 // What is subtracted from a row's sum for an input: per_group[g] * sums[g] over the groups.
 template <int kind>
@@ -244,7 +270,8 @@ void corrections_of(const PackedCall& c, i64 row, float* per_group) {
   const ScaleReader scales{w};
   const float offset = kind == Packed::nib4 ? -w.table[0] : 0.0f;  // patterns count from 0
   for (i64 g = 0; g < w.groups; g++)
-    per_group[g] = scales.at(row, g) * offset + (w.bias == nullptr ? 0.0f : w.bias[row * w.groups + g]);
+    per_group[g] =
+        scales.at(row, g) * offset + (w.bias == nullptr ? 0.0f : w.bias[row * w.groups + g]);
 }
 
 float correction(const Packed& w, const float* per_group, const float* sums) {
@@ -253,7 +280,8 @@ float correction(const Packed& w, const float* per_group, const float* sums) {
   return total;
 }
 
-// R rows by N inputs. A step covers `step_weights<kind>` weights; lanes hold `lane_weights<kind>` of them each.
+// R rows by N inputs. A step covers `step_weights<kind>` weights; lanes hold `lane_weights<kind>`
+// of them each.
 template <int kind, int R, int N>
 void integer_block(const PackedCall& c, i64 row, i64 input, const float* corr) {
   const Packed& w = *c.w;
@@ -274,7 +302,8 @@ void integer_block(const PackedCall& c, i64 row, i64 input, const float* corr) {
       if (N == 1) prefetch(p + R * w.row_bytes);
       const WeightBytes a = load_weights<kind>(p);
       excess[r] = excess_step<kind>(excess[r], a);
-      for (int n = 0; n < N; n++) acc[r][n] = integer_step<kind>(acc[r][n], a, c.codes + (input + n) * c.x_stride, k);
+      for (int n = 0; n < N; n++)
+        acc[r][n] = integer_step<kind>(acc[r][n], a, c.codes + (input + n) * c.x_stride, k);
     }
     if (w.groups == 1) continue;
     if (whole && k + step < group_end && k + step < w.in_padded) continue;
@@ -282,7 +311,8 @@ void integer_block(const PackedCall& c, i64 row, i64 input, const float* corr) {
     for (int r = 0; r < R; r++) {
       const V scale = whole ? set1(scales.at(row + r, g)) : scales.lanes(row + r, g, index);
       for (int n = 0; n < N; n++) {
-        total[r][n] = fma(to_float(minus(acc[r][n], excess[r])), scale, total[r][n]);  // exact: a lane's sum in a group is below 2^24
+        total[r][n] = fma(to_float(minus(acc[r][n], excess[r])), scale,
+                          total[r][n]);  // exact: a lane's sum in a group is below 2^24
         acc[r][n] = zero_bits();
       }
       excess[r] = zero_bits();
@@ -293,7 +323,8 @@ void integer_block(const PackedCall& c, i64 row, i64 input, const float* corr) {
   for (int r = 0; r < R; r++)
     for (int n = 0; n < N; n++) {
       // One group: the whole row in 32-bit integers, then one rounding.
-      const float whole_row = static_cast<float>(static_cast<double>(sum_integers(minus(acc[r][n], excess[r]))) * scales.at(row + r, 0));
+      const float whole_row = static_cast<float>(
+          static_cast<double>(sum_integers(minus(acc[r][n], excess[r]))) * scales.at(row + r, 0));
       const float value = w.groups == 1 ? whole_row : sum(total[r][n]);
       const float shift = correction(w, corr + r * w.groups, c.sums + (input + n) * w.groups);
       c.y[(input + n) * c.y_stride + row + r] = c.code_scales[input + n] * (value - shift);
@@ -312,6 +343,7 @@ void integer_rows(const PackedCall& c, i64 row) {
 template <int kind>
 void run_integers(const PackedCall& c) {
   i64 row = c.row0;
-  for (; row + integer_row_block <= c.row1; row += integer_row_block) integer_rows<kind, integer_row_block>(c, row);
+  for (; row + integer_row_block <= c.row1; row += integer_row_block)
+    integer_rows<kind, integer_row_block>(c, row);
   for (; row < c.row1; row++) integer_rows<kind, 1>(c, row);
 }

@@ -1,7 +1,8 @@
 // Element-wise operations: one text, compiled for each ISA over the vectors of kernel/simd_*.h.
 //
-// Loops run over whole vectors and finish with a padded copy of the tail, so every element goes through the same
-// arithmetic wherever it lies. Sums are kept in several lanes and joined at the end in a fixed order.
+// Loops run over whole vectors and finish with a padded copy of the tail, so every element goes
+// through the same arithmetic wherever it lies. Sums are kept in several lanes and joined at the
+// end in a fixed order.
 
 using i64 = std::int64_t;
 
@@ -27,7 +28,9 @@ void store_some(float* p, V v, int count) {
 
 float dot(const float* a, const float* b, i64 n) {
   V total = set1(0.0f);
-  each(n, [&](i64 i, int count) { total = fma(load_some(a + i, count), load_some(b + i, count), total); });
+  each(n, [&](i64 i, int count) {
+    total = fma(load_some(a + i, count), load_some(b + i, count), total);
+  });
   return sum(total);
 }
 
@@ -39,7 +42,8 @@ void rms_norm(const float* x, const float* weight, float plus, float eps, i64 n,
   });
 }
 
-void layer_norm(const float* x, const float* weight, const float* bias, float eps, i64 n, float* y) {
+void layer_norm(const float* x, const float* weight, const float* bias, float eps, i64 n,
+                float* y) {
   V total = set1(0.0f);
   each(n, [&](i64 i, int count) { total = add(total, load_some(x + i, count)); });
   const float mean = sum(total) / static_cast<float>(n);
@@ -56,7 +60,8 @@ void layer_norm(const float* x, const float* weight, const float* bias, float ep
   });
   const float scale = 1.0f / __builtin_sqrtf(sum(squares) / static_cast<float>(n) + eps);
   each(n, [&](i64 i, int count) {
-    V v = mul(mul(sub(load_some(x + i, count), set1(mean)), set1(scale)), load_some(weight + i, count));
+    V v = mul(mul(sub(load_some(x + i, count), set1(mean)), set1(scale)),
+              load_some(weight + i, count));
     if (bias != nullptr) v = add(v, load_some(bias + i, count));
     store_some(y + i, v, count);
   });
@@ -64,23 +69,28 @@ void layer_norm(const float* x, const float* weight, const float* bias, float ep
 
 V sigmoid(V x) { return div(set1(1.0f), add(set1(1.0f), exp(sub(set1(0.0f), x)))); }
 
-// The exact form, lane by lane: erf has no short polynomial, and the families that use it are small.
+// The exact form, lane by lane: erf has no short polynomial, and the families that use it are
+// small.
 V gelu_exact(V x) {
   alignas(64) float lanes[L];
   store(lanes, x);
-  for (int i = 0; i < L; i++) lanes[i] = 0.5f * lanes[i] * (1.0f + __builtin_erff(lanes[i] * 0.70710678118654752f));
+  for (int i = 0; i < L; i++)
+    lanes[i] = 0.5f * lanes[i] * (1.0f + __builtin_erff(lanes[i] * 0.70710678118654752f));
   return load(lanes);
 }
 
 V activation(Act act, V x) {
   switch (act) {
-    case Act::silu: return mul(x, sigmoid(x));
-    case Act::gelu: return gelu_exact(x);
+    case Act::silu:
+      return mul(x, sigmoid(x));
+    case Act::gelu:
+      return gelu_exact(x);
     case Act::gelu_tanh: {
       const V inner = mul(set1(0.79788456080286536f), fma(mul(mul(x, x), x), set1(0.044715f), x));
       return mul(mul(set1(0.5f), x), add(set1(1.0f), tanh_of(inner)));
     }
-    case Act::relu: return max(x, set1(0.0f));
+    case Act::relu:
+      return max(x, set1(0.0f));
     default: {
       const V r = max(x, set1(0.0f));
       return mul(r, r);
@@ -97,7 +107,9 @@ void activate(Act act, const float* gate, const float* up, i64 n, float* y) {
 }
 
 void add_scaled(const float* x, const float* more, float scale, i64 n, float* y) {
-  each(n, [&](i64 i, int count) { store_some(y + i, fma(load_some(more + i, count), set1(scale), load_some(x + i, count)), count); });
+  each(n, [&](i64 i, int count) {
+    store_some(y + i, fma(load_some(more + i, count), set1(scale), load_some(x + i, count)), count);
+  });
 }
 
 void rope(float* x, const float* cosine, const float* sine, i64 dims, bool interleaved) {
@@ -111,14 +123,17 @@ void rope(float* x, const float* cosine, const float* sine, i64 dims, bool inter
     return;
   }
   each(half, [&](i64 i, int count) {
-    const V a = load_some(x + i, count), b = load_some(x + half + i, count), c = load_some(cosine + i, count), s = load_some(sine + i, count);
+    const V a = load_some(x + i, count), b = load_some(x + half + i, count),
+            c = load_some(cosine + i, count), s = load_some(sine + i, count);
     store_some(x + i, sub(mul(a, c), mul(b, s)), count);
     store_some(x + half + i, add(mul(b, c), mul(a, s)), count);
   });
 }
 
 void softcap(const float* x, float cap, i64 n, float* y) {
-  each(n, [&](i64 i, int count) { store_some(y + i, mul(set1(cap), tanh_of(div(load_some(x + i, count), set1(cap)))), count); });
+  each(n, [&](i64 i, int count) {
+    store_some(y + i, mul(set1(cap), tanh_of(div(load_some(x + i, count), set1(cap)))), count);
+  });
 }
 
 double log_sum_exp(const float* x, i64 n) {
@@ -131,7 +146,8 @@ double log_sum_exp(const float* x, i64 n) {
   double total = 0;
   for (i = 0; i + L <= n;) {
     V part = set1(0.0f);
-    for (int k = 0; k < 64 && i + L <= n; k++, i += L) part = add(part, exp(sub(load(x + i), set1(top))));
+    for (int k = 0; k < 64 && i + L <= n; k++, i += L)
+      part = add(part, exp(sub(load(x + i), set1(top))));
     total += static_cast<double>(sum(part));
   }
   for (; i < n; i++) total += __builtin_exp(static_cast<double>(x[i]) - top);
