@@ -83,13 +83,14 @@ void decoded(const post::Strip& step, Tokens& tokens) {
 
 void decoded(const post::Replace& step, Tokens& tokens) {
   std::vector<Match> matches;
+  Finder finder(step.pattern);
   for (std::string& t : tokens) {
     if (!step.pattern.is_expression) {
       replace_all(t, step.pattern.text, step.content);
       continue;
     }
     if (!valid_utf8(t)) t = lossy_utf8(t);
-    find_all(step.pattern, t, matches);
+    finder.find_all(t, matches);
     std::string out;
     for (const Match& m : matches)
       out += m.matched ? step.content : t.substr(m.begin, m.end - m.begin);

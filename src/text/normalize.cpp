@@ -122,7 +122,7 @@ std::string applied(const normal::StripAccents&, std::string_view text) {
 
 std::string applied(const normal::Replace& replace, std::string_view text) {
   std::vector<Match> matches;
-  find_all(replace.pattern, text, matches);
+  Finder(replace.pattern).find_all(text, matches);
   std::string out;
   for (const Match& m : matches) {
     if (m.matched)

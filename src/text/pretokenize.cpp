@@ -1,7 +1,7 @@
 // Pre-tokenizers.
 //
 // Every step either cuts pieces or rewrites the text and then cuts; a cut is a list of matches with
-// the gaps between them (find_all and its like), folded by the delimiter behaviour. Definitions
+// the gaps between them (Finder and its like), folded by the delimiter behaviour. Definitions
 // follow the Rust sources of Hugging Face tokenizers, whose order of operations decides at corners:
 // a step sees each piece alone.
 #include "text/pretokenize.h"
@@ -9,6 +9,13 @@
 #include "text/unicode.h"
 
 namespace pare {
+
+Finder& Pieces::finder(const Pattern& pattern) {
+  for (const auto& [known, finder] : finders)
+    if (known == &pattern) return *finder;
+  finders.emplace_back(&pattern, std::make_unique<Finder>(pattern));
+  return *finders.back().second;
+}
 
 void Pieces::reset(std::string_view whole, bool starts_input) {
   text = whole;
@@ -126,8 +133,9 @@ void rewrite(Pieces& pieces, F write) {
 }
 
 void run(const pre::Split& step, Pieces& pieces, bool) {
+  Finder& finder = pieces.finder(step.pattern);
   cut(pieces, step.behavior, step.invert,
-      [&](std::string_view text, std::vector<Match>& out) { find_all(step.pattern, text, out); });
+      [&](std::string_view text, std::vector<Match>& out) { finder.find_all(text, out); });
 }
 
 void run(const pre::ByteLevel& step, Pieces& pieces, bool keep_bytes) {
@@ -171,8 +179,9 @@ void run(const pre::Metaspace& step, Pieces& pieces, bool) {
   });
   if (step.split) {
     const Pattern mark = Pattern::literal(step.replacement);
+    Finder finder(mark);
     cut(pieces, Delimiter::merged_with_next, false,
-        [&](std::string_view text, std::vector<Match>& out) { find_all(mark, text, out); });
+        [&](std::string_view text, std::vector<Match>& out) { finder.find_all(text, out); });
   }
 }
 
@@ -201,8 +210,9 @@ void run(const pre::Bert&, Pieces& pieces, bool) {
 
 void run(const pre::Character& step, Pieces& pieces, bool) {
   const Pattern mark = Pattern::literal(step.delimiter);
+  Finder finder(mark);
   cut(pieces, Delimiter::removed, false,
-      [&](std::string_view text, std::vector<Match>& out) { find_all(mark, text, out); });
+      [&](std::string_view text, std::vector<Match>& out) { finder.find_all(text, out); });
 }
 
 void run(const pre::FixedLength& step, Pieces& pieces, bool) {

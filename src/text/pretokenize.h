@@ -1,6 +1,7 @@
 // Pre-tokenizers: normalized text to pieces (`pre_tokenizer` of tokenizer.json).
 #pragma once
 
+#include <memory>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -71,6 +72,8 @@ struct Pieces {
   int current = 0;
   std::vector<Piece> next;
   std::vector<Match> matches;
+  Finder& finder(const Pattern& pattern);  // kept: making one costs more than a short text
+  std::vector<std::pair<const Pattern*, std::unique_ptr<Finder>>> finders;
 };
 
 // Runs steps [0, count). With `keep_bytes` the last of them is a ByteLevel that leaves out its

@@ -249,8 +249,7 @@ Pattern Pattern::expression(std::string pattern) {
 
 namespace {
 
-void find_expression(const Regex& regex, std::string_view text, std::vector<Match>& out) {
-  RegexMatcher matcher(regex);
+void find_expression(RegexMatcher& matcher, std::string_view text, std::vector<Match>& out) {
   std::size_t done = 0, from = 0, begin = 0, end = 0;
   while (from <= text.size() && matcher.find(text, from, begin, end)) {
     // An empty match right after the last match would not advance: look one character further.
@@ -269,7 +268,12 @@ void find_expression(const Regex& regex, std::string_view text, std::vector<Matc
 
 }  // namespace
 
-void find_all(const Pattern& pattern, std::string_view text, std::vector<Match>& out) {
+Finder::Finder(const Pattern& pattern) : pattern_(pattern) {
+  if (pattern.regex) matcher_.emplace(*pattern.regex);
+}
+
+void Finder::find_all(std::string_view text, std::vector<Match>& out) {
+  const Pattern& pattern = pattern_;
   out.clear();
   if (pattern.known != nullptr) {
     for (std::size_t at = 0; at < text.size();) {
@@ -277,8 +281,8 @@ void find_all(const Pattern& pattern, std::string_view text, std::vector<Match>&
       out.push_back({at, end, true});
       at = end;
     }
-  } else if (pattern.regex) {
-    find_expression(*pattern.regex, text, out);
+  } else if (matcher_) {
+    find_expression(*matcher_, text, out);
   } else {
     std::size_t done = 0;
     while (!pattern.text.empty()) {

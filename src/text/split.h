@@ -41,8 +41,17 @@ struct Match {
   std::size_t begin, end;
   bool matched;  // false: text between matches
 };
-// Covers `text` from end to end in order, matches and what lies between them. Empty gaps are left
-// out; empty matches (a lookahead) are not, they mark a cut.
-void find_all(const Pattern& pattern, std::string_view text, std::vector<Match>& out);
+// Finds the matches of one pattern in many texts.
+class Finder {
+ public:
+  explicit Finder(const Pattern& pattern);
+  // Covers `text` from end to end in order, matches and what lies between them. Empty gaps are left
+  // out; empty matches (a lookahead) are not, they mark a cut.
+  void find_all(std::string_view text, std::vector<Match>& out);
+
+ private:
+  const Pattern& pattern_;
+  std::optional<RegexMatcher> matcher_;
+};
 
 }  // namespace pare
