@@ -2,12 +2,14 @@
 //
 // A piece of n symbols is merged in one of two ways with the same result. Short pieces, nearly all,
 // keep the rank of every neighbouring pair in an array and take the minimum again and again: n^2
-// simple steps, no memory traffic. Long ones use a heap of candidate pairs over a linked list; a
-// candidate whose halves have been merged meanwhile is recognised by the number of first symbols it
-// covers, because symbols only grow. Each merge adds at most two candidates: n log n.
+// simple steps, no memory traffic. Long ones keep a linked list of symbols and a queue of places; a
+// place is looked at again when its turn comes, so that candidates merged away meanwhile need no
+// removal. Each merge adds at most two candidates: n log n, and nearly n on text of one kind, where
+// a few ranks hold most candidates in order already.
 #include "text/bpe.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "text/normalize.h"
 #include "text/unicode.h"
@@ -59,6 +61,7 @@ bool space_inside(const Vocabulary& vocabulary) {
 
 void prepare(Bpe& bpe, const Vocabulary& vocabulary) {
   bpe.pairs.build(bpe.merges);
+  for (const BpeMerge& m : bpe.merges) bpe.rank_end = std::max(bpe.rank_end, m.rank + 1);
   bpe.has_fallback = true;
   for (int b = 0; b < 256; b++) {
     const auto i = static_cast<std::size_t>(b);
@@ -212,58 +215,129 @@ bool is_unused(const Bpe& bpe, TokenId id) {
   return i < bpe.unused.size() && bpe.unused[i];
 }
 
-bool later(const BpeScratch::Candidate& a, const BpeScratch::Candidate& b) {
-  return a.order > b.order;
-}
+// The queue of a long piece. Candidates of one rank wait in a bucket, in a linked list; a heap
+// holds the ranks that have one. Only what a merge brings up of the current rank or below it has to
+// go before the rest of the current bucket: that is kept in a small heap of its own.
+struct MergeQueue {
+  const Bpe& bpe;
+  BpeScratch& s;
+  std::uint32_t current = 0;  // rank of the bucket being worked on
 
-void merge_long(const Bpe& bpe, BpeScratch& s) {
-  const auto n = static_cast<std::int32_t>(s.ids.size());
-  s.nodes.resize(s.ids.size());
-  s.heap.clear();
-  const auto candidate = [&](std::int32_t left, std::int32_t right, BpeScratch::Candidate& out) {
-    const BpeScratch::Node& a = s.nodes[static_cast<std::size_t>(left)];
-    const BpeScratch::Node& b = s.nodes[static_cast<std::size_t>(right)];
-    const PairTable::Entry e = bpe.pairs.find(a.id, b.id);
-    if (e.rank == no_rank) return false;
-    out = {static_cast<std::uint64_t>(e.rank) << 32 | static_cast<std::uint32_t>(left), e.result,
-           a.symbols + b.symbols};
-    if (is_unused(bpe, e.result)) s.splits[e.result] = {a.id, b.id};
-    return true;
-  };
-  for (std::int32_t i = 0; i < n; i++)
-    s.nodes[static_cast<std::size_t>(i)] = {s.ids[static_cast<std::size_t>(i)], i - 1,
-                                            i + 1 < n ? i + 1 : -1, 1};
-  BpeScratch::Candidate c{};
-  for (std::int32_t i = 0; i + 1 < n; i++)
-    if (candidate(i, i + 1, c)) s.heap.push_back(c);
-  std::make_heap(s.heap.begin(), s.heap.end(), later);
-  const auto push = [&](std::int32_t left, std::int32_t right) {
-    if (left < 0 || right < 0 || !candidate(left, right, c)) return;
-    s.heap.push_back(c);
-    std::push_heap(s.heap.begin(), s.heap.end(), later);
-  };
-  while (!s.heap.empty()) {
-    std::pop_heap(s.heap.begin(), s.heap.end(), later);
-    const BpeScratch::Candidate top = s.heap.back();
-    s.heap.pop_back();
-    s.steps++;
-    const auto place = static_cast<std::int32_t>(top.order & 0xffffffffu);
-    BpeScratch::Node& left = s.nodes[static_cast<std::size_t>(place)];
-    if (left.symbols == 0 || left.next < 0) continue;
-    BpeScratch::Node& right = s.nodes[static_cast<std::size_t>(left.next)];
-    if (left.symbols + right.symbols != top.symbols) continue;
-    left.id = top.result;
-    left.symbols = top.symbols;
-    right.symbols = 0;
-    left.next = right.next;
-    if (left.next >= 0) s.nodes[static_cast<std::size_t>(left.next)].previous = place;
-    push(left.previous, place);
-    push(place, left.next);
+  void push(std::uint32_t rank, std::int32_t place) {
+    if (rank <= current) {
+      s.urgent.push_back(static_cast<std::uint64_t>(rank) << 32 |
+                         static_cast<std::uint32_t>(place));
+      std::push_heap(s.urgent.begin(), s.urgent.end(), std::greater<>());
+      return;
+    }
+    add(rank, place);
   }
-  s.ids.clear();
-  for (std::int32_t i = n > 0 ? 0 : -1; i >= 0; i = s.nodes[static_cast<std::size_t>(i)].next)
-    s.ids.push_back(s.nodes[static_cast<std::size_t>(i)].id);
-}
+
+  void add(std::uint32_t rank, std::int32_t place) {
+    BpeScratch::Bucket& bucket = s.buckets[rank];
+    const auto entry = static_cast<std::int32_t>(s.waiting.size());
+    s.waiting.push_back({place, -1});
+    if (bucket.first < 0) {
+      bucket.first = entry;
+      s.ranks.push_back(rank);
+      std::push_heap(s.ranks.begin(), s.ranks.end(), std::greater<>());
+    } else {
+      s.waiting[static_cast<std::size_t>(bucket.last)].next = entry;
+    }
+    bucket.last = entry;
+  }
+
+  // Moves the bucket of the lowest rank into s.places, by rising place; false when none is left.
+  bool next_bucket() {
+    if (s.ranks.empty()) return false;
+    std::pop_heap(s.ranks.begin(), s.ranks.end(), std::greater<>());
+    current = s.ranks.back();
+    s.ranks.pop_back();
+    s.places.clear();
+    BpeScratch::Bucket& bucket = s.buckets[current];
+    for (std::int32_t e = bucket.first; e >= 0; e = s.waiting[static_cast<std::size_t>(e)].next)
+      s.places.push_back(s.waiting[static_cast<std::size_t>(e)].place);
+    bucket = {-1, -1};
+    if (!std::is_sorted(s.places.begin(), s.places.end()))
+      std::sort(s.places.begin(), s.places.end());
+    return true;
+  }
+};
+
+struct LongMerge {
+  const Bpe& bpe;
+  BpeScratch& s;
+  MergeQueue queue{bpe, s};
+
+  BpeScratch::Node& node(std::int32_t i) { return s.nodes[static_cast<std::size_t>(i)]; }
+
+  // The pair that begins at `place`, if both halves are there.
+  PairTable::Entry pair_at(std::int32_t place) {
+    const BpeScratch::Node& left = node(place);
+    if (left.id == no_token || left.next < 0) return {no_rank, no_token};
+    return bpe.pairs.find(left.id, node(left.next).id);
+  }
+
+  void propose(std::int32_t place) {
+    if (place < 0) return;
+    const PairTable::Entry e = pair_at(place);
+    if (e.rank == no_rank) return;
+    if (is_unused(bpe, e.result)) s.splits[e.result] = {node(place).id, node(node(place).next).id};
+    queue.push(e.rank, place);
+  }
+
+  // A candidate counts if the pair that is there now has its rank; else it has been merged away.
+  void try_merge(std::uint32_t rank, std::int32_t place) {
+    s.steps++;
+    const PairTable::Entry e = pair_at(place);
+    if (e.rank != rank) return;
+    BpeScratch::Node& left = node(place);
+    BpeScratch::Node& right = node(left.next);
+    left.id = e.result;
+    left.next = right.next;
+    right.id = no_token;
+    if (left.next >= 0) node(left.next).previous = place;
+    propose(left.previous);
+    propose(place);
+  }
+
+  void drain_urgent_before(std::uint64_t order) {
+    while (!s.urgent.empty() && s.urgent.front() < order) {
+      std::pop_heap(s.urgent.begin(), s.urgent.end(), std::greater<>());
+      const std::uint64_t top = s.urgent.back();
+      s.urgent.pop_back();
+      try_merge(static_cast<std::uint32_t>(top >> 32),
+                static_cast<std::int32_t>(top & 0xffffffffu));
+    }
+  }
+
+  void run() {
+    const auto n = static_cast<std::int32_t>(s.ids.size());
+    s.nodes.resize(s.ids.size());
+    for (std::int32_t i = 0; i < n; i++)
+      node(i) = {s.ids[static_cast<std::size_t>(i)], i - 1, i + 1 < n ? i + 1 : -1};
+    s.buckets.resize(bpe.rank_end, {-1, -1});
+    s.waiting.clear();
+    for (std::int32_t i = 0; i + 1 < n; i++) {
+      const PairTable::Entry e = pair_at(i);
+      if (e.rank == no_rank) continue;
+      if (is_unused(bpe, e.result)) s.splits[e.result] = {node(i).id, node(i + 1).id};
+      queue.add(e.rank, i);
+    }
+    while (queue.next_bucket()) {
+      const std::uint64_t rank = queue.current;
+      for (std::int32_t place : s.places) {
+        drain_urgent_before(rank << 32 | static_cast<std::uint32_t>(place));
+        try_merge(queue.current, place);
+      }
+      drain_urgent_before(~std::uint64_t{0});
+    }
+    s.ids.clear();
+    for (std::int32_t i = n > 0 ? 0 : -1; i >= 0; i = node(i).next) s.ids.push_back(node(i).id);
+  }
+};
+
+void merge_long(const Bpe& bpe, BpeScratch& s) { LongMerge{bpe, s}.run(); }
 
 // SentencePiece takes a token of type UNUSED apart into the pair last proposed for it.
 void split_unused(const Bpe& bpe, BpeScratch& s) {

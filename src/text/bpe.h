@@ -87,6 +87,7 @@ struct Bpe {
 
   // What prepare() derives.
   PairTable pairs;
+  std::uint32_t rank_end = 0;             // above all ranks
   std::array<TokenId, 256> byte_ids;      // byte level: the symbol of each byte
   std::array<TokenId, 256> fallback_ids;  // the tokens <0x00> to <0xFF>
   bool has_fallback = false;              // all of them exist
@@ -98,19 +99,23 @@ struct Bpe {
 
 struct BpeScratch {
   struct Node {
-    TokenId id;
+    TokenId id;  // no_token: merged away
     std::int32_t previous, next;
-    std::uint32_t symbols;  // how many of the first symbols it covers; 0: merged away
   };
-  struct Candidate {
-    std::uint64_t order;  // rank, place
-    TokenId result;
-    std::uint32_t symbols;  // of both halves: a candidate with another sum is stale
+  struct Waiting {
+    std::int32_t place, next;
+  };
+  struct Bucket {
+    std::int32_t first, last;  // in waiting; -1: empty
   };
   std::vector<TokenId> ids;
   std::vector<Node> nodes;
-  std::vector<Candidate> heap;
-  std::vector<std::uint64_t> order;  // rank, result of each neighbouring pair (short pieces)
+  std::vector<Waiting> waiting;       // places of candidates, in lists by rank
+  std::vector<Bucket> buckets;        // (rank_end), all empty between pieces
+  std::vector<std::uint32_t> ranks;   // heap of the ranks with a list
+  std::vector<std::int32_t> places;   // the list being worked on
+  std::vector<std::uint64_t> urgent;  // heap of rank, place
+  std::vector<std::uint64_t> order;   // rank, result of each neighbouring pair (short pieces)
   std::unordered_map<TokenId, std::pair<TokenId, TokenId>> splits;  // last proposed, of unused ones
   std::vector<TokenId> open;
   std::string text;
