@@ -28,6 +28,21 @@ inline std::filesystem::path source_path(const std::string& relative) {
   return std::filesystem::path(PARE_SOURCE_DIR) / relative;
 }
 
+// True in builds whose shadow memory makes a memory limit meaningless.
+constexpr bool sanitized() {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  return true;
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+  return true;
+#else
+  return false;
+#endif
+#else
+  return false;
+#endif
+}
+
 // A fresh folder that is removed at the end of the scope.
 class TemporaryFolder {
  public:

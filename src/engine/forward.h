@@ -84,10 +84,12 @@ class Forward {
   // h = x + s n2(attn(n1 x));  y = h + s n4(ffn(n3 h))
   Array sequential(const Block& b, Array x) {
     const float s = b.spec->residual_scale;
-    x = ops_.add(std::move(x), attention_branch(b, x), s);
+    // Branches come first, each in its own statement: arguments may be evaluated in any order.
+    const Array attn = attention_branch(b, x);
+    x = ops_.add(std::move(x), attn, s);
     see(b.name, ".after_attn_residual", x);
-    x = ops_.add(std::move(x), ffn_branch(b, b.before_ffn, x), s);
-    return x;
+    const Array ffn = ffn_branch(b, b.before_ffn, x);
+    return ops_.add(std::move(x), ffn, s);
   }
 
   // y = x + s n2(attn(n1 x)) + s n4(ffn(n3 x)), where n3 may be n1
