@@ -12,7 +12,8 @@ documents separated by a line <|endoftext|>) and manifest.tsv. Steps:
      and every eighth novel of the first novel file.
   2. The corpus is encoded to 16-bit ids; every document ends with id 0.
   3. A decoder of 3.9 million parameters is trained with AdamW; batches are rows at random places,
-     60 % from the stories and 40 % from the novels. The learning rate warms up, stays constant and
+     60 % from the stories and 40 % from the novels (most of the stories by length are whole books:
+     --tale-share says how many of the story rows are to come from short ones). The learning rate warms up, stays constant and
      falls linearly to zero over the last fifth of the time. The schedule counts wall time, because
      the pace of a shared machine does.
   4. The weights, rounded to bfloat16, are measured, written as a Hugging Face Llama checkpoint with
@@ -42,6 +43,7 @@ HEAD_DIM, THETA, EPS = DIM // HEADS, 10000.0, 1e-5
 END = "<|endoftext|>"  # id 0: begins nothing, ends every document
 TRAIN_FILES = ("train-stories", "train-novels-1", "train-novels-2")
 STORY_SHARE = 0.6
+TALE_TOKENS = 8192  # a story document of at most so many tokens is a tale, a longer one is a book
 WARMUP_STEPS = 200
 STABLE_SHARE = 0.8  # of the time, at the full rate
 CHUNK = 200_000  # characters encoded at once
@@ -88,13 +90,25 @@ def encode(args, tokenizer, name):
     return np.memmap(path, dtype=np.uint16, mode="r")
 
 
-def batches(sources, rows, rng):
-    """Endless (inputs, targets), each (rows, CONTEXT); sources = (stories, novels, novels)."""
+def split_stories(stories):
+    """(tales, books): the documents of at most TALE_TOKENS tokens, and the longer ones."""
+    ends = np.flatnonzero(stories == 0) + 1
+    lengths = np.diff(ends, prepend=0)
+    short = np.repeat(lengths <= TALE_TOKENS, lengths)
+    return stories[short], stories[~short]
+
+
+def batches(sources, rows, tale_share, rng):
+    """Endless (inputs, targets), each (rows, CONTEXT); sources = (stories, novels, novels).
+    A share of the story rows comes from tales; without one every place of the stories is as likely."""
     stories, novels = sources[0], np.concatenate(sources[1:])
+    tales, books = split_stories(stories)
     while True:
         block = []
         for _ in range(rows):
             source = stories if rng.random() < STORY_SHARE else novels
+            if source is stories and tale_share is not None:
+                source = tales if rng.random() < tale_share else books
             at = rng.integers(0, len(source) - CONTEXT - 1)
             block.append(source[at:at + CONTEXT + 1].astype(np.int64))
         block = torch.from_numpy(np.stack(block))
@@ -226,9 +240,10 @@ def step_once(model, optimizer, x, y, precision):
 
 
 def train(args, model, sources, valid):
-    """Trains to the end of the schedule; returns {"step", "seconds"} over all resumed parts."""
+    """Trains to the end of the schedule. Returns step and seconds over all resumed parts, and for
+    each part its last step and tale share."""
     optimizer, path = make_optimizer(model, args.lr), args.work / "checkpoint.pt"
-    state = {"step": 0, "seconds": 0.0}
+    state = {"step": 0, "seconds": 0.0, "parts": []}
 
     def save(seconds):
         state["seconds"] = seconds
@@ -241,7 +256,8 @@ def train(args, model, sources, valid):
         optimizer.load_state_dict(saved["optimizer"])
         state = saved["state"]
     schedule, base, first = Schedule(args.minutes), state["seconds"], state["step"]
-    source = batches(sources, args.batch, np.random.default_rng(args.seed + first))
+    rng = np.random.default_rng(args.seed + first)
+    source = batches(sources, args.batch, args.tale_share, rng)
     start = saved_at = time.time()
     smooth = None
     while True:
@@ -265,6 +281,7 @@ def train(args, model, sources, valid):
             save(seconds)
             print(f"valid {evaluate(model, valid, 40)[0]:.4f}", flush=True)
     if state["step"] > first:
+        state["parts"] = state.get("parts", []) + [[state["step"], args.tale_share]]
         save(seconds)
         (args.work / "FINISH").unlink(missing_ok=True)
     return state
@@ -402,6 +419,9 @@ work. AdamW (0.9, 0.95), weight decay 0.1 on matrices, gradient norm at most 1, 
 over float32 weights, peak rate {rate:g}: {warmup} steps of warm-up, constant for 80 % of the time,
 then linear to zero. Seed {seed}. PyTorch {torch}.
 
+Story rows, part by part of the run (it was resumed between them): {parts}. Tales are documents of at
+most {tale_tokens:,} tokens.
+
 ## Losses
 
 Weights as published (bfloat16, widened to float32). Windows of {context} tokens that do not overlap,
@@ -428,6 +448,11 @@ def write_card(args, model, state, counts, result, sample):
     losses = "\n".join(
         f"| {name} | {r['tokens']:,} | {r['nll']:.4f} | {math.exp(r['nll']):.2f} | "
         f"{r['bits_per_byte']:.4f} |" for name, r in result.items())
+    parts, since = [], 0
+    for step, share in state["parts"]:
+        how = "evenly over all stories" if share is None else f"{share:.0%} from tales, rest from books"
+        parts.append(f"steps {since + 1:,} to {step:,} {how}")
+        since = step
     quoted = "\n".join(("> " + line).rstrip() for line in sample.replace(END, "").splitlines())
     card = CARD.format(
         parameters=sum(p.numel() for p in model.parameters()), layers=LAYERS, dim=DIM, inner=INNER,
@@ -435,7 +460,8 @@ def write_card(args, model, state, counts, result, sample):
         minutes=args.minutes, steps=state["step"], batch=args.batch,
         seen=state["step"] * args.batch * CONTEXT, available=sum(counts), stories=counts[0],
         wall=state["seconds"] / 60, precision=args.precision, rate=args.lr, warmup=WARMUP_STEPS,
-        seed=args.seed, torch=torch.__version__, losses=losses, sample=quoted)
+        seed=args.seed, torch=torch.__version__, losses=losses, sample=quoted,
+        parts="; ".join(parts), tale_tokens=TALE_TOKENS)
     (args.out / "README.md").write_text(card, encoding="utf-8")
 
 
@@ -449,6 +475,8 @@ def parse_arguments():
     parser.add_argument("--minutes", type=float, default=75, help="wall time of the training")
     parser.add_argument("--batch", type=int, default=16, help="rows of a step")
     parser.add_argument("--lr", type=float, default=3e-3, help="peak learning rate")
+    parser.add_argument("--tale-share", type=float,
+                        help="share of the story rows that comes from short documents")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--precision", choices=["bf16", "f32"], default="bf16")

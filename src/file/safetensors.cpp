@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 
 #include "base/json.h"
 
@@ -89,16 +90,19 @@ Entry parse_entry(const std::string& name, const Json& value, const std::string&
   return e;
 }
 
-// shape x dtype in bytes; fails on overflow and on sub-byte tensors that end inside a byte.
+// shape x dtype in bytes; fails on overflow and on sub-byte tensors that end inside a byte. Axes of
+// length 0 make the tensor empty but hide no overflow of the others, so whoever multiplies a shape
+// later, in any order, stays within i64.
 std::uint64_t bytes_of(const Entry& e, const std::string& what) {
   std::uint64_t bits = static_cast<std::uint64_t>(dtype_bits(e.tensor.dtype));
-  bool good = true;
-  bool zero = false;
-  for (i64 d : e.tensor.shape) zero = zero || d == 0;
-  if (zero) return 0;
-  for (i64 d : e.tensor.shape) good = good && mul_ok(bits, static_cast<std::uint64_t>(d), bits);
-  if (!good)
+  bool good = true, empty = false;
+  for (i64 d : e.tensor.shape) {
+    good = good && mul_ok(bits, static_cast<std::uint64_t>(std::max<i64>(d, 1)), bits);
+    empty = empty || d == 0;
+  }
+  if (!good || bits > static_cast<std::uint64_t>(std::numeric_limits<i64>::max()))
     bad("ST-008", what, "a tensor's shape overflows", {{"tensor", pare::quoted(e.tensor.name)}});
+  if (empty) return 0;
   if (bits % 8 != 0)
     bad("ST-009", what, "a tensor ends inside a byte",
         {{"tensor", pare::quoted(e.tensor.name)}, {"found", fmt::format("{} bits", bits)}});

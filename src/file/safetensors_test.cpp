@@ -88,6 +88,8 @@ TEST(Safetensors, RefusesEveryKindOfDamage) {
       {R"({"a":{"dtype":"F32","shape":[2305843009213693951],"data_offsets":[0,9223372036854775804]}})",
        "1234", "ST-008"},
       {R"({"a":{"dtype":"U8","shape":[0],"data_offsets":[1,1]}})", "1", "ST-010"},
+      {R"({"a":{"dtype":"U8","shape":[4294967296,0,4294967296],"data_offsets":[0,0]}})", "",
+       "ST-008"},
       {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
        "1234", "ST-010"},
       {R"({"__metadata__":{},"__metadata__":{}})", "", "JS-001"},

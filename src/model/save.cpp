@@ -5,6 +5,8 @@
 // planned, and drawn through one at a time, so memory stays at the largest tensor and its codes.
 // What was written is opened again before it gets its name.
 #include <algorithm>
+#include <map>
+#include <set>
 
 #include "file/gguf.h"
 #include "file/publish.h"
@@ -77,18 +79,6 @@ std::optional<std::string> format_of(const Model& m, const Output& o) {
   return compressed_format(o.scheme, o.activation, o.shape[1]);
 }
 
-// config.json as the family writes it, with Pare's notes; none when the family cannot say the Spec.
-std::optional<Json> family_config(const Model& m, const Family& family) {
-  try {
-    Json config = family.unparse(m.spec, without_marks(m.config));
-    if (Json notes = notes_of(m); !notes.is_null()) config.set("pare", std::move(notes));
-    return config;
-  } catch (const Error& e) {
-    if (e.code == "AR-007") return std::nullopt;
-    throw;
-  }
-}
-
 // The code of what stays dense: the embedding's, else the norms'.
 void set_dtype(Json& config, const Model& m) {
   Code code = m.spec.embed.code;
@@ -98,6 +88,19 @@ void set_dtype(Json& config, const Model& m) {
   }
   const char* name = code == Code::f32 ? "float32" : code == Code::f16 ? "float16" : "bfloat16";
   config.set(config.find("dtype") != nullptr ? "dtype" : "torch_dtype", name);
+}
+
+// config.json as the family writes it, with Pare's notes; none when the family cannot say the Spec.
+std::optional<Json> family_config(const Model& m, const Family& family) {
+  try {
+    Json config = family.unparse(m.spec, without_marks(m.config));
+    set_dtype(config, m);
+    if (Json notes = notes_of(m); !notes.is_null()) config.set("pare", std::move(notes));
+    return config;
+  } catch (const Error& e) {
+    if (e.code == "AR-007") return std::nullopt;
+    throw;
+  }
 }
 
 void plan_output(std::vector<TensorPlan>& plan, const Output& o, const std::string& format) {
@@ -128,10 +131,16 @@ std::optional<Form> family_form(const Model& m, const Family& family) {
     if (!format->empty()) form.kind = FormKind::compressed;
     plan_output(form.plan, o, *format);
     form.formats.push_back(*format);
-    if (o.linear) modules.push_back({module_of(o.name), *format, o.scheme, o.activation});
+    if (!o.linear) continue;
+    modules.push_back({module_of(o.name), *format, o.scheme, o.activation});
+    // Newer releases of Transformers call every family's head lm_head, whatever the file does.
+    if (o.parts[0].slot == "head.weight" && modules.back().name != "lm_head")
+      modules.push_back({"lm_head", *format, o.scheme, o.activation});
   }
   // To other programs a tied head is a Linear too, which the class "Linear" would name.
-  if (m.spec.tied) modules.push_back({tied_head_module(m, family), "", {}, {}});
+  if (m.spec.tied)
+    for (const std::string& name : std::set<std::string>{tied_head_module(m, family), "lm_head"})
+      modules.push_back({name, "", {}, {}});
   form.config = std::move(*config);
   form.outputs = std::move(*outputs);
   if (form.kind == FormKind::compressed)
@@ -148,6 +157,7 @@ Form own_form(const Model& m, const Family& family) {
       config->set("architectures", Json::array({Json(family.architecture)}));
       config->set("model_type", family.name);
     }
+    set_dtype(*config, m);
     if (Json notes = notes_of(m); !notes.is_null()) config->set("pare", std::move(notes));
   }
   form.config = std::move(*config);
@@ -230,15 +240,20 @@ std::vector<std::string> carry(const Model& m, const fs::path& to, const Log& lo
   return names;
 }
 
-// Opens what was written: the same Spec, the same schemes.
-void verify(const Model& m, const fs::path& folder) {
+// Opens what was written: the same Spec, and the schemes that were planned.
+void verify(const Model& m, const Form& form, const fs::path& folder) {
   const Model back = load_model(folder.string());
   std::string difference = arch::first_difference(back.spec, m.spec);
+  std::map<std::string, Scheme, std::less<>> planned;
+  for (const Output& o : form.outputs)
+    for (const Output::Part& p : o.parts) planned[p.slot] = o.scheme;
   for (const auto& [name, weight] : m.weights) {
-    const Weight& other = back.weights.find(name)->second;  // there: load_model checks
-    if (difference.empty() && !(other.scheme == weight.scheme && other.shape == weight.shape))
-      difference = fmt::format("{}: {} instead of {}", name, to_string(other.scheme),
-                               to_string(weight.scheme));
+    const auto it = planned.find(name);
+    const Scheme& want = it != planned.end() ? it->second : weight.scheme;
+    const Weight& found = back.weights.find(name)->second;  // there: load_model checks
+    if (difference.empty() && !(found.scheme == want && found.shape == weight.shape))
+      difference =
+          fmt::format("{}: {} instead of {}", name, to_string(found.scheme), to_string(want));
   }
   if (!difference.empty())
     fail(Exit::failed, "MO-008", "the model that was written is not the one that was meant",
@@ -273,7 +288,6 @@ SaveReport save_model(const Model& m, const fs::path& target, bool force, const 
   PARE_CHECK(family != nullptr);
   std::optional<Form> possible = family_form(m, *family);
   Form form = possible ? std::move(*possible) : own_form(m, *family);
-  set_dtype(form.config, m);
   SaveReport report;
   report.form = name_of(form.kind);
   for (const TensorPlan& t : form.plan) report.bytes += t.bytes();
@@ -290,7 +304,7 @@ SaveReport save_model(const Model& m, const fs::path& target, bool force, const 
       write_outputs(m, form, writer, progress);
     writer.finish();
   }
-  verify(m, publisher.path());
+  verify(m, form, publisher.path());
   publisher.commit();
   return report;
 }

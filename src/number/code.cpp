@@ -1,9 +1,11 @@
 // The codes as tables.
 //
-// Every code of eight bits or fewer is built once into a table of its values, and encoding looks
-// for the nearest entry, so that definition and use cannot drift apart. f16 and bf16 are converted
-// by bit arithmetic (round to nearest even, subnormals included); tests compare all patterns with
-// the definition.
+// Every code of eight bits or fewer is built once into a table of its values, and from it a ladder:
+// the values in order, each with the smallest float that is stored as it. Encoding is a search in
+// the ladder, so that definition and use cannot drift apart; ties, published thresholds and the
+// sign of zero are decided once, while it is built. The floats of 8 and 16 bits are converted by
+// bit arithmetic (round to nearest even, subnormals included); tests compare them with the
+// definition.
 #include "number/code.h"
 
 #include <algorithm>
@@ -58,6 +60,13 @@ constexpr float nf4_values[16] = {-1.0f,
                                   0.5626170039176941f,
                                   0.7229568362236023f,
                                   1.0f};
+// Where the reference implementation goes up, exclusively: midpoints as it wrote them, some an f32
+// step away from the exact ones.
+constexpr float nf4_thresholds[15] = {
+    -0.8480964004993439f,  -0.6106329262256622f,  -0.4599952697753906f,   -0.33967943489551544f,
+    -0.23460740596055984f, -0.13791173323988914f, -0.045525018125772476f, 0.03979014977812767f,
+    0.1202552504837513f,   0.2035212516784668f,   0.2920137718319893f,    0.3893125355243683f,
+    0.5016634166240692f,   0.6427869200706482f,   0.8614784181118011f};
 constexpr float fp4_magnitudes[8] = {0.0f,        0.0052083333f, 0.66666667f, 1.0f,
                                      0.33333333f, 0.5f,          0.16666667f, 0.25f};
 constexpr float e2m1_magnitudes[8] = {0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f};
@@ -116,20 +125,44 @@ float define(Code code, unsigned stored) {
   PARE_CHECK(false);
 }
 
-// A code's finite values in ascending order with their patterns, for the nearest-entry search.
-struct Lookup {
-  std::vector<float> by_pattern;
-  std::vector<float> sorted;
+// Which of two neighbouring entries an exact midpoint belongs to.
+bool upper_wins_tie(Code code, float lower, unsigned lower_pattern) {
+  switch (code) {
+    case Code::fp4:
+      return lower < 0;  // a magnitude goes up only if greater
+    case Code::iq4nl:
+      return true;  // ggml's search
+    default:
+      break;
+  }
+  if (info(code).integer) return (static_cast<int>(lower) & 1) != 0;
+  return (lower_pattern & 1) != 0;  // even mantissa
+}
+
+// The smallest float that is stored as the upper of two neighbours.
+float first_of_upper(float lower, float upper, bool upper_wins) {
+  constexpr float infinity = std::numeric_limits<float>::infinity();
+  const double middle = (static_cast<double>(lower) + upper) / 2;  // exact
+  float from = static_cast<float>(middle);
+  if (from < middle) from = std::nextafter(from, infinity);
+  if (from == middle && !upper_wins) from = std::nextafter(from, infinity);
+  return from;
+}
+
+struct Tables {
+  std::vector<float> by_pattern;  // index = pattern
+  std::vector<float> value, from;
   std::vector<std::uint8_t> pattern;
+  std::uint8_t plus_zero = 0, minus_zero = 0;
 };
 
-Lookup make_lookup(Code code) {
-  Lookup lookup;
+Tables make_tables(Code code) {
+  Tables t;
   const unsigned n = 1u << bits(code);
   std::vector<std::pair<float, unsigned>> entries;
   for (unsigned p = 0; p < n; p++) {
     const float value = define(code, p);
-    lookup.by_pattern.push_back(value);
+    t.by_pattern.push_back(value);
     if (std::isfinite(value)) entries.emplace_back(value, p);
   }
   // -0 before +0: a number that rounds to zero from below or above then meets the zero of its sign.
@@ -137,60 +170,72 @@ Lookup make_lookup(Code code) {
     if (a.first != b.first) return a.first < b.first;
     return std::signbit(a.first) && !std::signbit(b.first);
   });
-  for (const auto& [value, p] : entries) {
-    lookup.sorted.push_back(value);
-    lookup.pattern.push_back(static_cast<std::uint8_t>(p));
+  t.from.push_back(-std::numeric_limits<float>::infinity());
+  for (std::size_t i = 0; i < entries.size(); i++) {
+    const auto& [value, p] = entries[i];
+    t.value.push_back(value);
+    t.pattern.push_back(static_cast<std::uint8_t>(p));
+    if (i == 0) continue;
+    const auto& [below, q] = entries[i - 1];
+    if (code == Code::nf4)
+      t.from.push_back(std::nextafter(nf4_thresholds[i - 1], 2.0f));
+    else
+      t.from.push_back(
+          below == value ? 0.0f : first_of_upper(below, value, upper_wins_tie(code, below, q)));
   }
-  return lookup;
+  for (const auto& [value, p] : entries)
+    if (value == 0 && !std::signbit(value))
+      t.plus_zero = t.minus_zero = static_cast<std::uint8_t>(p);
+  for (const auto& [value, p] : entries)
+    if (value == 0 && std::signbit(value)) t.minus_zero = static_cast<std::uint8_t>(p);
+  return t;
 }
 
-const Lookup& lookup_of(Code code) {
-  static const std::array<Lookup, code_count> all = [] {
-    std::array<Lookup, code_count> tables;
+const Tables& tables_of(Code code) {
+  static const std::array<Tables, code_count> all = [] {
+    std::array<Tables, code_count> tables;
     for (const CodeInfo& i : infos)
-      if (i.bits <= 8) tables[static_cast<std::size_t>(i.code)] = make_lookup(i.code);
+      if (i.bits <= 8) tables[static_cast<std::size_t>(i.code)] = make_tables(i.code);
     return tables;
   }();
   return all[static_cast<std::size_t>(code)];
 }
 
-// Which of two equally near entries wins.
-bool upper_wins_tie(Code code, const Lookup& table, std::size_t lower) {
-  if (code == Code::nf4 || code == Code::fp4)
-    return false;                        // the published thresholds go up only if greater
-  if (code == Code::iq4nl) return true;  // ggml's search
-  if (info(code).integer) return (static_cast<int>(table.sorted[lower]) & 1) != 0;
-  return (table.pattern[lower] & 1) != 0;  // even mantissa
+// The last entry whose range begins at or below x; a search without branches that mispredict.
+std::uint32_t nearest_pattern(Code code, float x) {
+  const Tables& t = tables_of(code);
+  if (std::isnan(x)) {
+    if (code == Code::e8m0) return 0xff;
+    x = 0;
+  }
+  if (x == 0 && t.plus_zero != t.minus_zero) return std::signbit(x) ? t.minus_zero : t.plus_zero;
+  const float* base = t.from.data();
+  for (std::size_t n = t.from.size(); n > 1;) {
+    const std::size_t half = n / 2;
+    base += x >= base[half] ? half : 0;
+    n -= half;
+  }
+  return t.pattern[static_cast<std::size_t>(base - t.from.data())];
 }
 
-std::uint32_t nearest_pattern(Code code, float x) {
-  const Lookup& table = lookup_of(code);
-  const auto& values = table.sorted;
-  if (std::isnan(x)) {
-    switch (code) {
-      case Code::e4m3:
-      case Code::e5m2:
-        return 0x7f;
-      case Code::e8m0:
-        return 0xff;
-      default:
-        x = 0;
-    }
+// The 8-bit floats by bit arithmetic, as f16 below: what is not a normal number of the code is
+// rounded by an addition whose last place is the code's smallest step.
+template <int mantissa_bits, int bias, std::uint32_t largest_pattern>
+std::uint32_t to_mini(float x, float largest) {
+  constexpr int dropped = 23 - mantissa_bits;
+  constexpr std::uint32_t smallest_normal = static_cast<std::uint32_t>(128 - bias) << 23;
+  constexpr std::uint32_t adder = static_cast<std::uint32_t>(151 - bias - mantissa_bits) << 23;
+  const std::uint32_t u = std::bit_cast<std::uint32_t>(x);
+  const std::uint32_t sign = (u >> 24) & 0x80, magnitude = u & 0x7fffffff;
+  if (magnitude > 0x7f800000) return 0x7f;
+  if (magnitude >= std::bit_cast<std::uint32_t>(largest)) return sign | largest_pattern;
+  if (magnitude < smallest_normal) {
+    const float sum = std::bit_cast<float>(magnitude) + std::bit_cast<float>(adder);
+    return sign | (std::bit_cast<std::uint32_t>(sum) - adder);
   }
-  std::size_t upper =
-      static_cast<std::size_t>(std::lower_bound(values.begin(), values.end(), x) - values.begin());
-  if (upper == values.size()) return table.pattern.back();
-  if (values[upper] == x) {  // +0 is the later of two zeros
-    const bool later =
-        x == 0 && !std::signbit(x) && upper + 1 < values.size() && values[upper + 1] == 0;
-    return table.pattern[upper + (later ? 1 : 0)];
-  }
-  if (upper == 0) return table.pattern[0];
-  const std::size_t lower = upper - 1;
-  const double down = static_cast<double>(x) - values[lower];
-  const double up = static_cast<double>(values[upper]) - x;
-  const bool take_upper = up < down || (up == down && upper_wins_tie(code, table, lower));
-  return table.pattern[take_upper ? upper : lower];
+  constexpr std::uint32_t rebias = static_cast<std::uint32_t>(127 - bias) << 23;
+  const std::uint32_t odd = (magnitude >> dropped) & 1;
+  return sign | ((magnitude - rebias + ((1u << (dropped - 1)) - 1) + odd) >> dropped);
 }
 
 }  // namespace
@@ -213,7 +258,7 @@ float decode(Code code, std::uint32_t stored) {
     case Code::bf16:
       return from_bf16(static_cast<std::uint16_t>(stored));
     default:
-      return lookup_of(code).by_pattern[stored & ((1u << bits(code)) - 1)];
+      return tables_of(code).by_pattern[stored & ((1u << bits(code)) - 1)];
   }
 }
 
@@ -225,6 +270,10 @@ std::uint32_t encode(Code code, float x) {
       return to_f16(x);
     case Code::bf16:
       return to_bf16(x);
+    case Code::e4m3:
+      return to_mini<3, 7, 0x7e>(x, 448.0f);
+    case Code::e5m2:
+      return to_mini<2, 15, 0x7b>(x, 57344.0f);
     default:
       return nearest_pattern(code, x);
   }
@@ -232,7 +281,13 @@ std::uint32_t encode(Code code, float x) {
 
 std::span<const float> values(Code code) {
   PARE_CHECK(bits(code) <= 8);
-  return lookup_of(code).by_pattern;
+  return tables_of(code).by_pattern;
+}
+
+Ladder ladder(Code code) {
+  PARE_CHECK(bits(code) <= 8);
+  const Tables& t = tables_of(code);
+  return {t.value, t.from, t.pattern};
 }
 
 float from_f16(std::uint16_t h) {

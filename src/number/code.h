@@ -63,6 +63,14 @@ std::uint32_t encode(Code, float x);
 // All values of a code of at most 8 bits, index = stored pattern (2^bits entries).
 std::span<const float> values(Code);
 
+// A code's finite values in ascending order, for encoders: x is stored as pattern[i] when
+// from[i] <= x < from[i + 1] (from[0] is -infinity). Codes of at most 8 bits.
+struct Ladder {
+  std::span<const float> value, from;
+  std::span<const std::uint8_t> pattern;
+};
+Ladder ladder(Code);
+
 // Fast scalar conversions, used everywhere.
 float from_f16(std::uint16_t);
 std::uint16_t to_f16(float);

@@ -1,8 +1,9 @@
 #include <gtest/gtest.h>
 
-#include <bit>
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <vector>
 
 #include "base/random.h"
 #include "number/code.h"
@@ -25,20 +26,99 @@ TEST(Code, EveryPatternOfSmallCodesRoundTrips) {
   }
 }
 
-// Brute force in double: no entry may be nearer than the one chosen.
+// The definition, slowly: the nearest finite entry in double precision; among equals the one that
+// the code's specification names.
+std::uint32_t brute_force(Code code, float x) {
+  const std::span<const float> table = values(code);
+  double best = INFINITY;
+  std::vector<std::uint32_t> nearest;
+  for (std::uint32_t p = 0; p < table.size(); p++) {
+    if (!std::isfinite(table[p])) continue;
+    const double far = std::abs(static_cast<double>(table[p]) - x);
+    if (far > best) continue;
+    if (far < best) nearest.clear();
+    best = far;
+    nearest.push_back(p);
+  }
+  const auto value = [&](std::uint32_t p) { return table[p]; };
+  if (nearest.size() == 1) return nearest[0];
+  if (value(nearest[0]) == value(nearest[1])) {  // two zeros: the one of the sign
+    for (std::uint32_t p : nearest)
+      if (std::signbit(value(p)) == std::signbit(x)) return p;
+  }
+  // Two zeros and a neighbour: the zero of the sign competes.
+  const bool two_zeros = nearest.size() == 3;
+  std::erase_if(nearest, [&](std::uint32_t p) {
+    return two_zeros && value(p) == 0 && std::signbit(value(p)) != std::signbit(x);
+  });
+  if (nearest.size() == 1) return nearest[0];
+  const std::uint32_t low = value(nearest[0]) < value(nearest[1]) ? nearest[0] : nearest[1];
+  const std::uint32_t high = low == nearest[0] ? nearest[1] : nearest[0];
+  if (code == Code::nf4) return low;
+  if (code == Code::fp4) return x < 0 ? high : low;
+  if (code == Code::iq4nl) return high;
+  if (info(code).integer) return (static_cast<int>(value(low)) & 1) == 0 ? low : high;
+  return (low & 1) == 0 ? low : high;
+}
+
 TEST(Code, EncodeIsTheNearestEntry) {
-  Random random(3);
+  constexpr std::uint64_t seed = 3;
+  SCOPED_TRACE(seed);
+  Random random(seed);
   for (const CodeInfo& i : all_codes()) {
     if (i.bits > 8) continue;
-    for (int k = 0; k < 2000; k++) {
-      float x = static_cast<float>(random.normal() * std::exp2(random.uniform() * 12 - 6));
-      if (i.code == Code::e8m0) x = std::abs(x);
-      const double chosen = decode(i.code, encode(i.code, x));
-      for (float value : values(i.code))
-        if (std::isfinite(value)) {
-          ASSERT_LE(std::abs(chosen - x), std::abs(static_cast<double>(value) - x))
-              << i.name << " " << x;
-        }
+    std::vector<float> inputs = {0.0f, -0.0f, INFINITY, -INFINITY, 1e-45f, -1e-45f, 3e38f, -3e38f};
+    // Every midpoint and its neighbours, then anything.
+    const Ladder steps = ladder(i.code);
+    for (std::size_t k = 1; k < steps.value.size(); k++) {
+      const float middle =
+          static_cast<float>((static_cast<double>(steps.value[k - 1]) + steps.value[k]) / 2);
+      if (i.code == Code::nf4) continue;  // its published thresholds have their own test
+      for (float x : {std::nextafter(middle, -INFINITY), middle, std::nextafter(middle, INFINITY)})
+        inputs.push_back(x);
+    }
+    for (int k = 0; k < 20000; k++)
+      inputs.push_back(static_cast<float>(random.normal() * std::exp2(random.uniform() * 40 - 20)));
+    for (float x : inputs) {
+      // Far beyond the table all entries would be equally far, in double.
+      const float beyond = std::min(2 * i.max, 3e38f);
+      const std::uint32_t want = brute_force(i.code, std::clamp(x, -beyond, beyond));
+      ASSERT_EQ(encode(i.code, x), want) << i.name << " " << x;
+      // The ladder says the same.
+      std::size_t rung = steps.from.size() - 1;
+      while (x < steps.from[rung]) rung--;
+      if (!(x == 0 && std::signbit(x))) {
+        ASSERT_EQ(steps.pattern[rung], want) << i.name << " " << x;
+      }
+    }
+  }
+}
+
+// All values of bf16 (so every exponent, sign and the ties between codes) through the bit
+// arithmetic of the 8-bit floats.
+TEST(Code, SmallFloatsOfEveryShortFloat) {
+  for (Code code : {Code::e4m3, Code::e5m2})
+    for (std::uint32_t p = 0; p < 65536; p++) {
+      const float x = from_bf16(static_cast<std::uint16_t>(p));
+      if (std::isnan(x)) {
+        ASSERT_EQ(encode(code, x), 0x7fu);
+      } else if (std::abs(x) < 1e6f) {
+        ASSERT_EQ(encode(code, x), brute_force(code, x)) << x;
+      } else {
+        ASSERT_EQ(encode(code, x),
+                  (std::signbit(x) ? 0x80u : 0) | (code == Code::e4m3 ? 0x7eu : 0x7bu));
+      }
+    }
+}
+
+TEST(Code, NotANumber) {
+  for (const CodeInfo& i : all_codes()) {
+    const float back = decode(i.code, encode(i.code, NAN));
+    const bool has_nan = !i.integer && i.code != Code::nf4 && i.code != Code::fp4 &&
+                         i.code != Code::e2m1 && i.code != Code::iq4nl;
+    EXPECT_EQ(std::isnan(back), has_nan) << i.name;
+    if (!has_nan) {
+      EXPECT_EQ(back, i.code == Code::iq4nl ? 1.0f : 0.0f) << i.name;
     }
   }
 }
@@ -88,12 +168,16 @@ TEST(Code, GoldenValues) {
 }
 
 TEST(Code, NormalFloatFollowsThePublishedThresholds) {
-  // Midpoints; a value goes up only when it is strictly greater.
-  for (const auto& [threshold, lower] : {std::pair{0.8614784181118011f, 14u},
-                                         {0.03979014977812767f, 7u},
-                                         {-0.8480964004993439f, 0u}}) {
-    EXPECT_EQ(encode(Code::nf4, std::nextafter(threshold, -2.0f)), lower);
-    EXPECT_EQ(encode(Code::nf4, std::nextafter(threshold, 2.0f)), lower + 1);
+  // A value goes up only when it is strictly greater (bitsandbytes' decision tree), in f32.
+  const float thresholds[] = {-0.8480964004993439f,   -0.6106329262256622f,  -0.4599952697753906f,
+                              -0.33967943489551544f,  -0.23460740596055984f, -0.13791173323988914f,
+                              -0.045525018125772476f, 0.03979014977812767f,  0.1202552504837513f,
+                              0.2035212516784668f,    0.2920137718319893f,   0.3893125355243683f,
+                              0.5016634166240692f,    0.6427869200706482f,   0.8614784181118011f};
+  for (std::uint32_t k = 0; k < std::size(thresholds); k++) {
+    EXPECT_EQ(encode(Code::nf4, thresholds[k]), k);
+    EXPECT_EQ(encode(Code::nf4, std::nextafter(thresholds[k], -2.0f)), k);
+    EXPECT_EQ(encode(Code::nf4, std::nextafter(thresholds[k], 2.0f)), k + 1);
   }
 }
 
@@ -111,23 +195,48 @@ TEST(Code, EveryHalfPatternRoundTrips) {
   EXPECT_TRUE(std::isnan(from_bf16(to_bf16(NAN))));
 }
 
+// Between every two neighbouring halves: the midpoint goes to the even one, what is next to it to
+// its own side.
 TEST(Code, HalvesRoundToNearestEven) {
-  Random random(5);
-  for (int k = 0; k < 200000; k++) {
-    const float x = std::bit_cast<float>(static_cast<std::uint32_t>(random.bits()));
-    if (!std::isfinite(x) || std::abs(x) > 60000.0f) continue;
-    const std::uint16_t h = to_f16(x);
-    const double error = std::abs(static_cast<double>(from_f16(h)) - x);
-    for (int d : {-1, 1}) {
-      const std::uint16_t other = static_cast<std::uint16_t>(h + d);
-      const double other_error = std::abs(static_cast<double>(from_f16(other)) - x);
-      if (std::isnan(other_error) || (h & 0x7fff) == 0) continue;
-      ASSERT_LE(error, other_error) << x;
-      if (error == other_error) {
-        ASSERT_EQ(h & 1, 0) << x;
+  const auto ties = [](auto from, auto to, std::uint16_t top, const char* name) {
+    for (std::uint32_t p = 0; p < top; p++) {
+      const std::uint16_t low = static_cast<std::uint16_t>(p);
+      const std::uint16_t high = static_cast<std::uint16_t>(p + 1);
+      const float middle = static_cast<float>((static_cast<double>(from(low)) + from(high)) / 2);
+      const bool exact = static_cast<double>(from(low)) + from(high) == 2.0 * middle;
+      for (float sign : {1.0f, -1.0f}) {
+        const std::uint16_t bit = sign < 0 ? 0x8000 : 0;
+        if (exact) {
+          ASSERT_EQ(to(sign * middle), bit | ((p & 1) != 0 ? high : low)) << name << " " << p;
+        }
+        ASSERT_EQ(to(sign * std::nextafter(middle, 0.0f)), bit | low) << name << " " << p;
+        ASSERT_EQ(to(sign * std::nextafter(middle, INFINITY)), bit | high) << name << " " << p;
       }
     }
+  };
+  // bf16's subnormal midpoints are exact too: they are f32 subnormals with 16 more bits.
+  ties(from_f16, to_f16, 0x7bff, "f16");
+  ties(from_bf16, to_bf16, 0x7f7f, "bf16");
+  EXPECT_EQ(to_bf16(std::numeric_limits<float>::max()), 0x7f80);
+  EXPECT_EQ(to_bf16(INFINITY), 0x7f80);
+  EXPECT_EQ(to_f16(-INFINITY), 0xfc00);
+  EXPECT_EQ(to_f16(1e30f), 0x7c00);
+}
+
+TEST(Code, NamesAreFoundAndComplete) {
+  EXPECT_EQ(all_codes().size(), 20u);
+  for (const CodeInfo& i : all_codes()) {
+    EXPECT_EQ(find_code(i.name), i.code);
+    EXPECT_EQ(info(i.code).name, i.name);
+    if (i.bits > 8) continue;
+    float top = 0;
+    for (float v : values(i.code))
+      if (std::isfinite(v)) top = std::max(top, std::abs(v));
+    EXPECT_EQ(top, i.max) << i.name;
+    EXPECT_EQ(values(i.code).size(), std::size_t{1} << i.bits);
   }
+  EXPECT_EQ(find_code("int9"), std::nullopt);
+  EXPECT_EQ(find_code(""), std::nullopt);
 }
 
 }  // namespace
