@@ -74,13 +74,15 @@ TEST(Load, TensorsOutsideTheConfiguration) {
   EXPECT_EQ(with([](auto&) {}), "");
   // Buffers that old releases stored.
   EXPECT_EQ(with([](auto& list) {
-              list.push_back({"model.layers.0.self_attn.rotary_emb.inv_freq", Dtype::F32, {1},
+              list.push_back({"model.layers.0.self_attn.rotary_emb.inv_freq",
+                              Dtype::F32,
+                              {1},
                               std::vector<std::byte>(4)});
             }),
             "");
   const std::string misspelt = with([](auto& list) {
-    list.push_back({"model.layers.0.self_attn.q_proj.weigth", Dtype::F32, {1},
-                    std::vector<std::byte>(4)});
+    list.push_back(
+        {"model.layers.0.self_attn.q_proj.weigth", Dtype::F32, {1}, std::vector<std::byte>(4)});
   });
   EXPECT_TRUE(misspelt.starts_with("MO-003")) << misspelt;
   EXPECT_NE(misspelt.find("nearest expected name is model.layers.0.self_attn.q_proj.weight"),
@@ -89,9 +91,8 @@ TEST(Load, TensorsOutsideTheConfiguration) {
     list.push_back({"model.layers.0.extra", Dtype::I64, {1}, std::vector<std::byte>(8)});
   });
   EXPECT_TRUE(integers.starts_with("MO-003")) << integers;
-  const std::string renamed = with([](auto& list) {
-    named(list, "model.norm.weight").name = "model.nrm.weight";
-  });
+  const std::string renamed =
+      with([](auto& list) { named(list, "model.norm.weight").name = "model.nrm.weight"; });
   EXPECT_TRUE(renamed.starts_with("MO-001")) << renamed;
   EXPECT_NE(renamed.find("the nearest name is model.nrm.weight"), std::string::npos);
   const std::string type = with([](auto& list) {
@@ -140,7 +141,8 @@ TEST(Load, ATiedHeadMayOnlyBeStoredAgainAsItself) {
   });
   EXPECT_EQ(load_error(folder / "m"), "");
   EXPECT_TRUE(load_model((folder / "m").string()).spec.tied);
-  rewrite(folder / "m", [](auto& list) { named(list, "lm_head.weight").bytes[100] ^= std::byte{1}; });
+  rewrite(folder / "m",
+          [](auto& list) { named(list, "lm_head.weight").bytes[100] ^= std::byte{1}; });
   const std::string differs = load_error(folder / "m");
   EXPECT_TRUE(differs.starts_with("MO-009")) << differs;
   const std::size_t first = differs.find("hash "), second = differs.find("hash ", first + 1);
@@ -200,7 +202,8 @@ TEST_F(Compressed, TargetsAndIgnoredModules) {
     groups(q).set("targets", Json::array(list));
   };
   EXPECT_EQ(with([&](Json& q) { targets(q, {Json("re:.*(_proj)$")}); }), "");
-  EXPECT_EQ(with([&](Json& q) { targets(q, {Json("re:model\\.layers\\.\\d+\\.(?!norm).*")}); }), "");
+  EXPECT_EQ(with([&](Json& q) { targets(q, {Json("re:model\\.layers\\.\\d+\\.(?!norm).*")}); }),
+            "");
   EXPECT_TRUE(with([&](Json& q) {
                 targets(q, {Json("re:_proj$")});  // matched from the start of the name
               }).starts_with("MO-012"));
@@ -233,8 +236,9 @@ TEST_F(Compressed, WhatCannotBeReadIsRefusedByName) {
     q.set("kv_cache_scheme", Json::object({{"num_bits", Json(4)}, {"type", Json("int")}}));
   });
   refuses("output", [](Json& q) {
-    q.find("config_groups")->find("group_0")->set("output_activations",
-                                                  Json::object({{"num_bits", Json(8)}}));
+    q.find("config_groups")
+        ->find("group_0")
+        ->set("output_activations", Json::object({{"num_bits", Json(8)}}));
   });
   refuses("actorder", [](Json& q) {
     q.find("config_groups")->find("group_0")->find("weights")->set("actorder", "group");
@@ -250,10 +254,10 @@ TEST_F(Compressed, PlanesAreCheckedWhenTheFolderIsOpened) {
   EXPECT_TRUE(with_tensors([&](auto& list) {
                 std::erase_if(list, [&](auto& t) { return t.name == q + "weight_scale"; });
               }).starts_with("MO-012"));
-  EXPECT_TRUE(with_tensors([&](auto& list) {
-                list.push_back({q + "weight_zero_point", Dtype::I32, {24, 2},
-                                std::vector<std::byte>(192)});
-              }).starts_with("MO-012"));
+  EXPECT_TRUE(
+      with_tensors([&](auto& list) {
+        list.push_back({q + "weight_zero_point", Dtype::I32, {24, 2}, std::vector<std::byte>(192)});
+      }).starts_with("MO-012"));
   EXPECT_TRUE(with_tensors([&](auto& list) {
                 list.push_back({q + "weight_g_idx", Dtype::I32, {64}, std::vector<std::byte>(256)});
               }).starts_with("MO-012"));
@@ -275,13 +279,16 @@ TEST_F(Compressed, PlanesAreCheckedWhenTheFolderIsOpened) {
 
 TEST_F(Compressed, AQuantizedCacheGivesItsCode) {
   make("e4m3:channel", "e4m3:token");
-  EXPECT_EQ(with([](Json& q) {
-              q.set("kv_cache_scheme", Json::object({{"num_bits", Json(8)}, {"type", Json("float")}}));
-            }),
-            "");
+  EXPECT_EQ(
+      with([](Json& q) {
+        q.set("kv_cache_scheme", Json::object({{"num_bits", Json(8)}, {"type", Json("float")}}));
+      }),
+      "");
   rewrite(at(), [](auto& list) {
     for (const char* scale : {"k_scale", "v_scale"})
-      list.push_back({fmt::format("model.layers.0.self_attn.{}", scale), Dtype::F32, {1},
+      list.push_back({fmt::format("model.layers.0.self_attn.{}", scale),
+                      Dtype::F32,
+                      {1},
                       std::vector<std::byte>(4)});
   });
   const Model m = load_model(at().string());
@@ -318,7 +325,8 @@ TEST(Load, FindsTokenizers) {
   EXPECT_EQ(load_model((folder / "m").string()).tokenizer, folder / "m");
   LoadOptions options;
   options.tokenizer = (folder / "none").string();
-  EXPECT_TRUE(error_of([&] { load_model((folder / "m").string(), options); }).starts_with("MO-006"));
+  EXPECT_TRUE(
+      error_of([&] { load_model((folder / "m").string(), options); }).starts_with("MO-006"));
 }
 
 TEST(Load, CacheCodeFollowsTheModel) {

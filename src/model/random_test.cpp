@@ -8,7 +8,8 @@ namespace pare {
 namespace {
 
 TEST(Random, TensorsDependOnSeedAndNameAlone) {
-  const Model a = random_model(tiny_spec(), 7, Code::bf16), b = random_model(tiny_spec(), 7, Code::bf16),
+  const Model a = random_model(tiny_spec(), 7, Code::bf16),
+              b = random_model(tiny_spec(), 7, Code::bf16),
               c = random_model(tiny_spec(), 8, Code::bf16);
   expect_equal(a, b);
   EXPECT_NE(values(a, "blocks.0.attn.q.weight"), values(c, "blocks.0.attn.q.weight"));

@@ -82,8 +82,8 @@ TEST(Save, EverySchemeComesBackAsItWas) {
     SCOPED_TRACE(fmt::format("{} {}", row.scheme, row.activation));
     const Scheme scheme = parse_scheme(row.scheme);
     const Code code = scheme.plain() ? scheme.code : Code::bf16;
-    const Spec spec = quantized(tiny_spec(std::string(row.activation) == "none"), row.scheme,
-                                row.activation);
+    const Spec spec =
+        quantized(tiny_spec(std::string(row.activation) == "none"), row.scheme, row.activation);
     expect_round_trip(random_model(spec, 5, code), row.form);
   }
 }
@@ -174,7 +174,8 @@ TEST(SaveCompressed, FusedModules) {
       SCOPED_TRACE(fmt::format("{} {}", family, scheme));
       Model m = load_model(fixture(std::string("families/") + family).string());
       const bool rows = std::string(scheme) == "int8:channel";
-      m.spec = quantized(m.spec, scheme, std::string(scheme) == "int8:tensor" ? "int8:token" : "none");
+      m.spec =
+          quantized(m.spec, scheme, std::string(scheme) == "int8:tensor" ? "int8:token" : "none");
       for (auto& [name, l] : linears(m.spec)) {
         if (name == "head") continue;
         Weight& w = m.weights.at(name + ".weight");
@@ -238,8 +239,9 @@ TEST(SaveOwn, DamageIsNamed) {
   EXPECT_EQ(with([](Json&) {}), "");
   EXPECT_TRUE(with([](Json& q) { q.set("version", 2); }).starts_with("MO-013"));
   EXPECT_TRUE(with([](Json& q) { q.erase("spec"); }).starts_with("JS-003"));
-  EXPECT_NE(with([](Json& q) { q.find("spec")->find("embed")->operator=(Json("int8:channel")); })
-                .find("embed"),
+  EXPECT_NE(with([](Json& q) {
+              q.find("spec")->find("embed")->operator=(Json("int8:channel"));
+            }).find("embed"),
             std::string::npos);
   EXPECT_NE(with([](Json& q) { q.find("spec")->set("vocab", 97); }).find("SP-001"),
             std::string::npos);
@@ -277,11 +279,20 @@ TEST(Save, NotesComeBack) {
 TEST(Save, SideFilesComeAlong) {
   TemporaryFolder folder;
   save_model(random_model(tiny_spec(), 1, Code::bf16), folder / "m", false, silent());
-  const std::vector<std::string> kept = {
-      "LICENSE",          "README.md",        "added_tokens.json", "chat_template.jinja",
-      "merges.txt",       "modeling_tiny.py", "notes.txt",         "generation_config.json",
-      "tokenizer.json",   "tokenizer.model",  "tokenizer_config.json",
-      "special_tokens_map.json", "preprocessor_config.json", "vocab.json"};
+  const std::vector<std::string> kept = {"LICENSE",
+                                         "README.md",
+                                         "added_tokens.json",
+                                         "chat_template.jinja",
+                                         "merges.txt",
+                                         "modeling_tiny.py",
+                                         "notes.txt",
+                                         "generation_config.json",
+                                         "tokenizer.json",
+                                         "tokenizer.model",
+                                         "tokenizer_config.json",
+                                         "special_tokens_map.json",
+                                         "preprocessor_config.json",
+                                         "vocab.json"};
   for (const std::string& name : kept) write_file(folder / "m" / name, "of " + name);
   for (const char* name : {"pytorch_model.bin", "old.gguf", "model.onnx", ".hidden", "recipe.yaml",
                            "pytorch_model.bin.index.json"})
@@ -303,14 +314,17 @@ TEST(Save, TargetsAreNotOverwrittenAndFailuresLeaveNothing) {
   const Model m = random_model(tiny_spec(), 1, Code::bf16);
   save_model(m, folder / "m", false, silent());
   const std::string before = bytes_of(folder / "m" / "model.safetensors");
-  EXPECT_TRUE(error_of([&] { save_model(m, folder / "m", false, silent()); }).starts_with("PB-001"));
+  EXPECT_TRUE(
+      error_of([&] { save_model(m, folder / "m", false, silent()); }).starts_with("PB-001"));
   // A weight that cannot be loaded half-way: nothing under the name, nothing beside it.
   Model broken = random_model(tiny_spec(), 2, Code::bf16);
   broken.weights.at("blocks.1.ffn.up.weight").load = []() -> Tensor {
     fail_input("TEST", "it is gone");
   };
-  EXPECT_TRUE(error_of([&] { save_model(broken, folder / "n", false, silent()); }).starts_with("TEST"));
-  EXPECT_TRUE(error_of([&] { save_model(broken, folder / "m", true, silent()); }).starts_with("TEST"));
+  EXPECT_TRUE(
+      error_of([&] { save_model(broken, folder / "n", false, silent()); }).starts_with("TEST"));
+  EXPECT_TRUE(
+      error_of([&] { save_model(broken, folder / "m", true, silent()); }).starts_with("TEST"));
   EXPECT_EQ(bytes_of(folder / "m" / "model.safetensors"), before);
   int entries = 0;
   for (const auto& entry : fs::directory_iterator(folder.path()))

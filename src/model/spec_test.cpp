@@ -36,9 +36,9 @@ TEST(Slots, KvBytesOfPublishedModels) {
   const struct {
     const char* name;
     i64 bytes;
-  } rows[] = {{"llama-2-7b", 524288},   {"llama-3-8b", 131072},  {"llama-3-70b", 327680},
-              {"qwen2.5-0.5b", 12288},  {"qwen2.5-7b", 57344},   {"qwen3-0.6b", 114688},
-              {"qwen3-1.7b", 114688},   {"qwen3-8b", 147456},    {"smollm2-135m", 23040},
+  } rows[] = {{"llama-2-7b", 524288},  {"llama-3-8b", 131072}, {"llama-3-70b", 327680},
+              {"qwen2.5-0.5b", 12288}, {"qwen2.5-7b", 57344},  {"qwen3-0.6b", 114688},
+              {"qwen3-1.7b", 114688},  {"qwen3-8b", 147456},   {"smollm2-135m", 23040},
               {"mistral-7b", 131072}};
   for (const auto& row : rows)
     EXPECT_EQ(kv_bytes_per_token(known_spec(row.name), Code::bf16), row.bytes) << row.name;
@@ -61,16 +61,14 @@ TEST(Slots, ParametersOfPublishedModels) {
   const struct {
     const char* name;
     i64 count;
-  } rows[] = {{"llama-3.2-1b", 1235814400}, {"llama-3.2-3b", 3212749824},
-              {"llama-3-8b", 8030261248},   {"llama-3-70b", 70553706496},
-              {"llama-2-7b", 6738415616},   {"llama-2-13b", 13015864320},
-              {"smollm2-135m", 134515008},  {"mistral-7b", 7241732096},
-              {"qwen2.5-0.5b", 494032768},  {"qwen2.5-1.5b", 1543714304},
-              {"qwen2.5-7b", 7615616512},   {"qwen3-0.6b", 596049920},
-              {"qwen3-1.7b", 1720574976},   {"qwen3-8b", 8190735360},
-              {"gemma-2-2b", 2614341888},   {"phi-3-mini", 3821079552},
-              {"gpt2", 124439808},          {"pythia-160m", 162322944},
-              {"falcon-7b", 6921720704}};
+  } rows[] = {
+      {"llama-3.2-1b", 1235814400}, {"llama-3.2-3b", 3212749824}, {"llama-3-8b", 8030261248},
+      {"llama-3-70b", 70553706496}, {"llama-2-7b", 6738415616},   {"llama-2-13b", 13015864320},
+      {"smollm2-135m", 134515008},  {"mistral-7b", 7241732096},   {"qwen2.5-0.5b", 494032768},
+      {"qwen2.5-1.5b", 1543714304}, {"qwen2.5-7b", 7615616512},   {"qwen3-0.6b", 596049920},
+      {"qwen3-1.7b", 1720574976},   {"qwen3-8b", 8190735360},     {"gemma-2-2b", 2614341888},
+      {"phi-3-mini", 3821079552},   {"gpt2", 124439808},          {"pythia-160m", 162322944},
+      {"falcon-7b", 6921720704}};
   std::set<std::string> seen;
   for (const auto& row : rows) {
     const Spec spec = known_spec(row.name);
@@ -143,12 +141,10 @@ TEST(Slots, ContradictionsAreNamed) {
   rope("theta", [](Rope& r) { r.theta = 0; });
   rope("factor", [](Rope& r) { r.scaling = RopeScaling::linear, r.factor = 0; });
   rope("original_positions", [](Rope& r) { r.scaling = RopeScaling::llama3; });
-  rope("high_freq_factor", [](Rope& r) {
-    r.scaling = RopeScaling::llama3, r.original_positions = 64;
-  });
-  rope("short_factor", [](Rope& r) {
-    r.scaling = RopeScaling::longrope, r.original_positions = 64;
-  });
+  rope("high_freq_factor",
+       [](Rope& r) { r.scaling = RopeScaling::llama3, r.original_positions = 64; });
+  rope("short_factor",
+       [](Rope& r) { r.scaling = RopeScaling::longrope, r.original_positions = 64; });
   EXPECT_TRUE(text([](Spec& s) { s.blocks[0].ffn.experts = 8; }).starts_with("SP-002"));
 }
 

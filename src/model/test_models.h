@@ -39,7 +39,8 @@ inline Spec tiny_spec(bool tied = true) {
 }
 
 // All matrices of the blocks get a scheme and an activation.
-inline Spec quantized(Spec spec, const std::string& scheme, const std::string& activation = "none") {
+inline Spec quantized(Spec spec, const std::string& scheme,
+                      const std::string& activation = "none") {
   for (auto& [name, l] : linears(spec))
     if (name != "head") {
       l->scheme = parse_scheme(scheme);

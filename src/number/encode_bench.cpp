@@ -15,11 +15,10 @@ std::vector<float> gaussian(pare::i64 n) {
 }
 
 constexpr pare::i64 rows = 64, cols = 4096;
-const char* const schemes[] = {"int4:g128",    "int4:g32",      "int4:g32:asym", "int8:channel",
-                               "int3:g128",    "int4:g32:min",  "nf4:g64",       "nf4:g64:dq",
-                               "e4m3:channel", "e4m3:b128x128", "mxfp4",         "nvfp4",
-                               "q4_k",         "q6_k",          "iq4_xs",        "e4m3",
-                               "bf16"};
+const char* const schemes[] = {
+    "int4:g128", "int4:g32",   "int4:g32:asym", "int8:channel",  "int3:g128", "int4:g32:min",
+    "nf4:g64",   "nf4:g64:dq", "e4m3:channel",  "e4m3:b128x128", "mxfp4",     "nvfp4",
+    "q4_k",      "q6_k",       "iq4_xs",        "e4m3",          "bf16"};
 
 void quantize_mse(benchmark::State& state) {
   const std::vector<float> x = gaussian(rows * cols);
