@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train the embedded model, models/pare-tales: a small Llama on children's stories and novels.
+"""Train the embedded model, models/pare-tales, or a larger one: a Llama on children's stories and novels.
 
     python3 -m venv env
     env/bin/pip install torch transformers tokenizers safetensors numpy zstandard
@@ -18,6 +18,9 @@ documents separated by a line <|endoftext|>) and manifest.tsv. Steps:
      the pace of a shared machine does.
   4. The weights, rounded to bfloat16, are measured, written as a Hugging Face Llama checkpoint with
      its model card and credits, and read back with Transformers: logits must agree within 1e-4.
+
+`--shape 512 1536 6 8 4` gives the 20 million parameters of the quality tables (docs/results); it is too
+large for the repository and is trained again by whoever wants it.
 
 The work folder keeps the ids and a checkpoint every five minutes; the same command resumes, and
 after the end of a run it only measures and exports again. To end a run early create a file FINISH
@@ -378,10 +381,10 @@ def write_credits(args):
     (args.out / "CREDITS.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-CARD = """# pare-tales
+CARD = """# {name}
 
-A small language model that Pare carries with it, so that every command has a really trained model to
-work on: {parameters:,} parameters, Llama architecture, English children's stories and novels.
+A small language model trained for Pare, so that every command has a really trained model to work on:
+{parameters:,} parameters, Llama architecture, English children's stories and novels.
 
 | | |
 |---|---|
@@ -411,7 +414,7 @@ written for this project and is in no corpus.
 
 ## Training
 
-    tools/train_embedded.py --corpus DIR --work DIR --out models/pare-tales --heldout models/heldout.txt --minutes {minutes:g}
+    tools/train_embedded.py --corpus DIR --work DIR --out {out} --heldout models/heldout.txt --minutes {minutes:g}{shape}
 
 {steps:,} steps of {batch} rows of {context} tokens: {seen:,} tokens seen, of {available:,} in the
 corpus ({stories:,} in the stories), in {wall:.0f} minutes on two cores of a CPU shared with other
@@ -455,6 +458,8 @@ def write_card(args, model, state, counts, result, sample):
         since = step
     quoted = "\n".join(("> " + line).rstrip() for line in sample.replace(END, "").splitlines())
     card = CARD.format(
+        name=args.out.name, out=args.out if args.shape is None else "OUT",
+        shape="" if args.shape is None else " --shape " + " ".join(map(str, args.shape)),
         parameters=sum(p.numel() for p in model.parameters()), layers=LAYERS, dim=DIM, inner=INNER,
         heads=HEADS, kv_heads=KV_HEADS, head_dim=HEAD_DIM, vocab=VOCAB, end=END, context=CONTEXT,
         minutes=args.minutes, steps=state["step"], batch=args.batch,
@@ -473,6 +478,8 @@ def parse_arguments():
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of the model")
     parser.add_argument("--heldout", type=pathlib.Path, help="a text to measure as well")
     parser.add_argument("--minutes", type=float, default=75, help="wall time of the training")
+    parser.add_argument("--shape", type=int, nargs=5, metavar=("DIM", "INNER", "LAYERS", "HEADS", "KV"),
+                        help="another size of model; the default is that of the embedded one")
     parser.add_argument("--batch", type=int, default=16, help="rows of a step")
     parser.add_argument("--lr", type=float, default=3e-3, help="peak learning rate")
     parser.add_argument("--tale-share", type=float,
@@ -484,7 +491,11 @@ def parse_arguments():
 
 
 def main():
+    global DIM, INNER, LAYERS, HEADS, KV_HEADS, HEAD_DIM
     args = parse_arguments()
+    if args.shape:
+        DIM, INNER, LAYERS, HEADS, KV_HEADS = args.shape
+        HEAD_DIM = DIM // HEADS
     args.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)

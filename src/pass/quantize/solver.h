@@ -1,0 +1,60 @@
+// Solvers: from one matrix of floats to its stored codes.
+//
+// A solver knows a scheme only through the Encoder's `fit` and `snap` (number/encode.h) and the
+// inputs only through their statistics, so that every method serves every scheme. One file a
+// method.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/pool.h"
+#include "engine/statistics.h"
+#include "number/encode.h"
+
+namespace pare {
+
+struct MatrixTask {
+  std::string name;             // "blocks.3.attn.q", for messages
+  Matrix<const float> weights;  // (out, in)
+  Scheme scheme;
+  FitOptions fit;
+  const InputStatistics* inputs = nullptr;  // none: no data
+};
+
+struct Solution {
+  Tensor tensor;
+  std::vector<std::string>
+      notes;  // what the report must say: "damping raised to 0.1", "rounded to nearest: ..."
+  bool degraded = false;  // the method gave way to another; --strict fails
+};
+
+// Relative error of the outputs, tr(E G E^T) / tr(W G W^T) with E = W - decode(stored); without a
+// Gram matrix G is the diagonal of E[x^2], without statistics the identity. In double; 0 / 0 is 0.
+double output_error(const MatrixTask&, const Tensor& stored, Pool&);
+
+// Rounding to nearest with importances E[x^2] when there are statistics.
+Solution solve_rtn(const MatrixTask&, Pool&);
+
+// GPTQ (Frantar et al. 2022, arXiv:2210.17323): columns in order, the error of each is made up by
+// those that follow, through the Cholesky factor of the inverse Gram matrix.
+enum class ActOrder : std::uint8_t {
+  none,   // columns as they lie
+  fixed,  // by falling E[x^2]; groups stay where they are, fitted before the walk (static groups)
+};
+struct GptqOptions {
+  double damping =
+      0.01;  // of the mean diagonal, added to it; raised by a ladder when the factor fails
+  ActOrder order = ActOrder::fixed;
+  i64 block = 128;  // columns updated together
+};
+Solution solve_gptq(const MatrixTask&, const GptqOptions&, Pool&);
+
+// HQQ (Badri, Shaji 2023): without data, the zero point that minimises a p-norm of the error.
+struct HqqOptions {
+  double p = 0.7, beta = 10, growth = 1.01;
+  int rounds = 20;
+};
+Solution solve_hqq(const MatrixTask&, const HqqOptions&, Pool&);
+
+}  // namespace pare
