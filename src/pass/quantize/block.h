@@ -29,9 +29,10 @@ using BlockValues = std::map<std::string, Values, std::less<>>;  // slot name ->
 struct ScaleGroup {
   enum class Absorb : std::uint8_t {
     norm,    // weights (and bias) of the norm `source`
-    rows,    // the last in-many rows (and biases) of the matrix `source`
-    heads,   // rows of v, each shared by heads / kv_heads query heads (o under GQA): s is averaged
-             // over them
+    rows,    // the first in-many rows (and biases) of the matrix `source`; relu^2 between them
+             // takes their square root
+    heads,   // rows of v, each shared by heads / kv_heads query heads (o; MHA: by one): s is
+             // averaged over them
     stored,  // nothing: an input scale is stored with each matrix (Linear::input_scaled)
   };
   std::string input;                  // input_name of its members: where its statistics are
@@ -39,17 +40,24 @@ struct ScaleGroup {
   Absorb absorb = Absorb::stored;
   std::string source;  // "blocks.3.before_attn", "blocks.3.ffn.up"; empty for stored
 };
-// In the order in which the block computes them. Groups whose scale cannot be moved without
-// changing the function (q/k norms and rotations lie behind the products, so these do not hinder)
-// are left out.
+// In the order in which the block computes them, members in slot order. Groups with a member whose
+// inputs are rotated first (Linear::rotation) are left out: their columns are not the inputs'.
+// (Norms of q and k and rotary positions lie behind the products and do not hinder.)
 std::vector<ScaleGroup> scale_groups(const Spec&, i64 block);
 
-// s (in) of a group as it can be applied: with Absorb::heads made equal for the heads that share a
-// row.
+// s (in) of a group as it can be applied: positive finite numbers (others become 1), with
+// Absorb::heads made equal for the heads that share a row.
 std::vector<float> shareable(const Spec&, const ScaleGroup&, i64 block, std::vector<float> s);
 
-// Columns of the members times s, and 1/s absorbed. `s` must be shareable. Exact but for rounding.
+// Columns of the members times s, and 1/s absorbed; with Absorb::stored the slots
+// "NAME.input_scale" are made, or multiplied. `s` must be shareable. Companions follow. Exact but
+// for rounding.
 void apply_scale(BlockValues&, const Spec&, const ScaleGroup&, i64 block,
                  const std::vector<float>& s);
+// What apply_scale does to the Spec: Linear::input_scaled of the members, with Absorb::stored.
+void note_stored(Spec&, const ScaleGroup&);
+
+// All slots of a block, decoded.
+BlockValues block_values(const Model&, i64 block);
 
 }  // namespace pare
