@@ -27,6 +27,9 @@ struct InputStatistics {
   std::vector<double> sum_abs, sum_square;  // (in) of |x|, of x^2
   std::vector<float> max_abs;               // (in)
   std::vector<float> gram;                  // (in, in) mean of x x^T, both triangles; may be empty
+  // Whole rows of x: every 2^k-th token from the first, so few that they fit `sample_limit`. Sums
+  // forget what lies within one token; rounding of activations depends on it. (n, in), may be empty
+  std::vector<float> sample;
 
   i64 size() const { return static_cast<i64>(max_abs.size()); }
   double mean_abs(i64 k) const {
@@ -36,7 +39,15 @@ struct InputStatistics {
     return sum_square[static_cast<std::size_t>(k)] / static_cast<double>(tokens);
   }
   Matrix<const float> gram_view() const { return {gram.data(), size(), size()}; }
+  Matrix<const float> sample_view() const {
+    return {sample.data(), size() > 0 ? static_cast<i64>(sample.size()) / size() : 0, size()};
+  }
 };
+
+// Adds the tokens x (tokens, in), which follow the `tokens` counted so far, to the sample. To be
+// called before they are counted. The sample does not depend on how tokens are cut into calls.
+constexpr i64 sample_limit = 128;
+void keep_sample(InputStatistics&, Matrix<const float> x);
 
 // Of the rows a block puts into its cache, before rounding. Keys are seen after rotation.
 struct KvStatistics {
