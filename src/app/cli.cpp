@@ -36,6 +36,7 @@ const std::map<std::string, const char*> examples = {
      "pare quantize models/pare-tales -o out --weights int8:channel --activations int8:token\n"
      "pare quantize models/pare-tales -o out --weights int4:g32 --skip 'blocks.0.*' --head "
      "int8:channel"},
+    {"export", "pare export out -o folder --format dense:f16"},
     {"eval",
      "pare eval models/pare-tales --text models/heldout.txt\n"
      "pare eval out --text models/heldout.txt --against models/pare-tales --json\n"
@@ -95,6 +96,7 @@ struct Commands {
   TokenizeOptions tokenize;
   ConvertOptions convert;
   QuantizeCommand quantize;
+  ExportOptions to_export;
   EvalOptions eval;
   BenchOptions bench;
   RoofOptions roof;
@@ -186,6 +188,16 @@ void define_change(CLI::App& app, Commands& c, Flags& f) {
   add_common(*random, f);
 }
 
+void define_export(CLI::App& app, Commands& c, Flags& f) {
+  CLI::App* sub = app.add_subcommand("export", "Write a model in the form of another program");
+  sub->add_option("model", c.to_export.model, model_help)->required();
+  sub->add_option("-o,--out", c.to_export.out, "file or folder to write")->required();
+  sub->add_option("--format", c.to_export.format, export_formats())->required();
+  sub->add_flag("--force", c.to_export.force, "replace an existing output");
+  add_common(*sub, f);
+  add_tokenizer(*sub, f);
+}
+
 void define_measure(CLI::App& app, Commands& c, Flags& f) {
   CLI::App* eval = app.add_subcommand("eval", "Perplexity, divergence from another model, tasks");
   eval->add_option("model", c.eval.model, model_help)->required();
@@ -235,6 +247,8 @@ void dispatch(CLI::App& app, const Commands& c, const CommonOptions& common, con
     command_convert(c.convert, common, out);
   else if (name == "quantize")
     command_quantize(c.quantize, common, out);
+  else if (name == "export")
+    command_export(c.to_export, common, out);
   else if (name == "eval")
     command_eval(c.eval, common, out);
   else if (name == "bench")
@@ -332,6 +346,7 @@ int run_app(int argc, char** argv) {
   define_inspect(app, commands, flags);
   define_run(app, commands, flags);
   define_change(app, commands, flags);
+  define_export(app, commands, flags);
   define_measure(app, commands, flags);
   for (CLI::App* sub : app.get_subcommands({})) {
     const auto it = examples.find(sub->get_name());

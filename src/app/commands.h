@@ -50,6 +50,10 @@ struct QuantizeCommand {
   std::vector<std::string> only, skip;
   bool force = false;
 };
+struct ExportOptions {
+  std::string model, out, format;
+  bool force = false;
+};
 struct EvalOptions {
   std::string model, text, ids, tasks, against, logits, kv;
   Protocol protocol;
@@ -79,11 +83,14 @@ void command_run(const RunOptions&, const CommonOptions&, const Output&);
 void command_tokenize(const TokenizeOptions&, const CommonOptions&, const Output&);
 void command_convert(const ConvertOptions&, const CommonOptions&, const Output&);
 void command_quantize(const QuantizeCommand&, const CommonOptions&, const Output&);
+void command_export(const ExportOptions&, const CommonOptions&, const Output&);
 void command_eval(const EvalOptions&, const CommonOptions&, const Output&);
 void command_bench(const BenchOptions&, const CommonOptions&, const Output&);
 void command_roof(const RoofOptions&, const CommonOptions&, const Output&);
 void command_compare(const CompareOptions&, const CommonOptions&, const Output&);
 void command_random(const RandomOptions&, const CommonOptions&, const Output&);
+
+std::string export_formats();  // the formats of `pare export`, for --help
 
 // Token ids, one JSON list a line. Errors name the line.
 std::vector<Sequence> read_ids(const std::filesystem::path&);
