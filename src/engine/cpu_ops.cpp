@@ -174,6 +174,12 @@ Array CpuOps::embed() {
   return x;
 }
 
+Array CpuOps::copy(Matrix<const float> from) {
+  Array x = buffers_.take(from.rows, from.cols);
+  for (i64 r = 0; r < from.rows; r++) std::copy_n(from.row(r), from.cols, x.view().row(r));
+  return x;
+}
+
 void CpuOps::normalise(const NormSite& site, Matrix<float> x, Matrix<float> y, const Part& part) {
   PARE_CHECK(static_cast<i64>(site.weight.size()) == part.width);
   const i64 step = x.cols / part.heads;

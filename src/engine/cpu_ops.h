@@ -20,6 +20,7 @@ class CpuOps {
   void begin(const Chunk&);  // must live until the pass is over
 
   Array embed();
+  Array copy(Matrix<const float>);  // an Array of what lies elsewhere
   Array norm(const NormSite&, const Array& x);
   Array norm_part(const NormSite&, Array x, const Part&);
   Array linear(const Linear&, const Array& x);

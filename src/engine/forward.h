@@ -62,6 +62,11 @@ class Forward {
   Array hidden() {
     Array x = ops_.embed();
     see("", "embed", x);
+    return blocks(std::move(x));
+  }
+
+  // x behind all blocks of the net. (tokens, dim)
+  Array blocks(Array x) {
     for (const Block& b : net_.blocks) {
       x = b.spec->parallel ? parallel(b, std::move(x)) : sequential(b, std::move(x));
       see(b.name, "", x);

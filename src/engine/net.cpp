@@ -253,31 +253,50 @@ void refuse_what_no_engine_runs(const Model& model) {
 }
 
 template <class Make>
+void build_block(BlockSite<typename Make::Product>& site, const Loader& load, const Make& make) {
+  const Block& block = *site.spec;
+  site.before_attn = load.norm(site.name + ".before_attn", block.before_attn);
+  site.after_attn = load.norm(site.name + ".after_attn", block.after_attn);
+  site.before_ffn = load.norm(site.name + ".before_ffn", block.before_ffn);
+  site.after_ffn = load.norm(site.name + ".after_ffn", block.after_ffn);
+  build_attention(site, load, make);
+  build_ffn(site, load, make);
+}
+
+// Blocks [first, first + count) of the model; the net counts them from 0, names from the model's 0.
+template <class Make>
+void build_blocks(Net<typename Make::Product>& net, const Model& model, i64 first,
+                  const Make& make) {
+  const Loader load(model);
+  net.blocks.reserve(net.spec.blocks.size());
+  for (std::size_t i = 0; i < net.spec.blocks.size(); i++) {
+    const Block& block = net.spec.blocks[i];
+    BlockSite<typename Make::Product>& site = net.blocks.emplace_back();
+    site.spec = &block;
+    site.name = fmt::format("blocks.{}", first + static_cast<i64>(i));
+    site.store = block.attn.kv_from >= 0 ? block.attn.kv_from : static_cast<i64>(i);
+    site.rope = rope_index(net.ropes, block.attn.rope);
+    build_block(site, load, make);
+  }
+}
+
+template <class Make>
+void build_ends(Net<typename Make::Product>& net, const Model& model, const Make& make) {
+  const Loader load(model);
+  const Spec& spec = net.spec;
+  net.embed = load.tensor("embed.weight");
+  if (spec.learned_positions > 0) net.positions = load.floats("positions.weight");
+  net.norm = load.norm("norm", spec.final_norm);
+  net.head = pack(load.linear("head", spec.head, spec.tied), "head", spec.head, make);
+}
+
+template <class Make>
 std::unique_ptr<Net<typename Make::Product>> build(const Model& model, const Make& make) {
   refuse_what_no_engine_runs(model);
   auto net = std::make_unique<Net<typename Make::Product>>();
   net->spec = model.spec;
-  const Spec& spec = net->spec;
-  const Loader load(model);
-  net->embed = load.tensor("embed.weight");
-  if (spec.learned_positions > 0) net->positions = load.floats("positions.weight");
-  net->blocks.reserve(spec.blocks.size());
-  for (std::size_t i = 0; i < spec.blocks.size(); i++) {
-    const Block& block = spec.blocks[i];
-    BlockSite<typename Make::Product>& site = net->blocks.emplace_back();
-    site.spec = &block;
-    site.name = fmt::format("blocks.{}", i);
-    site.store = block.attn.kv_from >= 0 ? block.attn.kv_from : static_cast<i64>(i);
-    site.rope = rope_index(net->ropes, block.attn.rope);
-    site.before_attn = load.norm(site.name + ".before_attn", block.before_attn);
-    site.after_attn = load.norm(site.name + ".after_attn", block.after_attn);
-    site.before_ffn = load.norm(site.name + ".before_ffn", block.before_ffn);
-    site.after_ffn = load.norm(site.name + ".after_ffn", block.after_ffn);
-    build_attention(site, load, make);
-    build_ffn(site, load, make);
-  }
-  net->norm = load.norm("norm", spec.final_norm);
-  net->head = pack(load.linear("head", spec.head, spec.tied), "head", spec.head, make);
+  build_blocks(*net, model, 0, make);
+  build_ends(*net, model, make);
   return net;
 }
 
@@ -289,6 +308,68 @@ std::unique_ptr<Net<Tensor>> reference_net(const Model& model) {
 
 std::unique_ptr<Net<PackedLinear>> packed_net(const Model& model, unsigned isa, Pool& pool) {
   return build(model, MakePacked{isa, pool});
+}
+
+std::unique_ptr<Net<PackedLinear>> packed_blocks(const Model& model, i64 first, i64 count,
+                                                 unsigned isa, Pool& pool) {
+  PARE_CHECK(first >= 0 && count >= 0 &&
+             first + count <= static_cast<i64>(model.spec.blocks.size()));
+  refuse_what_no_engine_runs(model);
+  auto net = std::make_unique<Net<PackedLinear>>();
+  net->spec = model.spec;
+  net->spec.blocks.assign(model.spec.blocks.begin() + first,
+                          model.spec.blocks.begin() + first + count);
+  for (Block& block : net->spec.blocks) {
+    PARE_CHECK(block.attn.kv_from < 0 || block.attn.kv_from >= first);
+    if (block.attn.kv_from >= 0) block.attn.kv_from -= first;
+  }
+  build_blocks(*net, model, first, MakePacked{isa, pool});
+  return net;
+}
+
+std::unique_ptr<Net<PackedLinear>> packed_ends(const Model& model, unsigned isa, Pool& pool) {
+  auto net = std::make_unique<Net<PackedLinear>>();
+  net->spec = model.spec;
+  net->spec.blocks.clear();
+  build_ends(*net, model, MakePacked{isa, pool});
+  return net;
+}
+
+void repack(Net<PackedLinear>& net, i64 index, const Model& model, i64 first,
+            const std::string& name, unsigned isa, Pool& pool) {
+  BlockSite<PackedLinear>& site = net.blocks[static_cast<std::size_t>(index)];
+  Block& mine = net.spec.blocks[static_cast<std::size_t>(index)];
+  const Block& block = model.spec.blocks[static_cast<std::size_t>(first + index)];
+  const MakePacked make{isa, pool};
+  const Loader load(model);
+  using Site = LinearSite<PackedLinear>;
+  const std::tuple<const char*, Linear&, const Linear&, Site&> all[] = {
+      {".attn.q_down", mine.attn.q_down, block.attn.q_down, site.q_down},
+      {".attn.q", mine.attn.q, block.attn.q, site.q},
+      {".attn.kv_down", mine.attn.kv_down, block.attn.kv_down, site.kv_down},
+      {".attn.k", mine.attn.k, block.attn.k, site.k},
+      {".attn.v", mine.attn.v, block.attn.v, site.v},
+      {".attn.o", mine.attn.o, block.attn.o, site.o},
+      {".ffn.gate", mine.ffn.gate, block.ffn.gate, site.gate},
+      {".ffn.up", mine.ffn.up, block.ffn.up, site.up},
+      {".ffn.down", mine.ffn.down, block.ffn.down, site.down}};
+  for (const auto& [word, to, from, target] : all) {
+    if (name != site.name + word) continue;
+    to = from;
+    const bool latent = mine.attn.mla() && (&to == &mine.attn.k || &to == &mine.attn.v);
+    if (!latent) {
+      target = pack(load.linear(name, from, false), name, to, make);
+      return;
+    }
+    site.k_heads.clear();
+    site.v_heads.clear();
+    site.k_absorbed.clear();
+    mine.attn.k = block.attn.k;  // both are cut anew: whether they can be absorbed hangs on both
+    mine.attn.v = block.attn.v;
+    split_latent(site, mine.attn, load, make);
+    return;
+  }
+  PARE_CHECK(false);
 }
 
 std::vector<const PackedLinear*> decode_products(const Net<PackedLinear>& net) {

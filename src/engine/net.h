@@ -77,6 +77,17 @@ struct Net {
 std::unique_ptr<Net<Tensor>> reference_net(const Model&);
 std::unique_ptr<Net<PackedLinear>> packed_net(const Model&, unsigned isa, Pool&);
 
+// Some blocks of a model, without what lies before and behind them; and only that. For work block
+// by block (engine/segment.h). A block may not read the cache of one outside.
+std::unique_ptr<Net<PackedLinear>> packed_blocks(const Model&, i64 first, i64 count, unsigned isa,
+                                                 Pool&);
+std::unique_ptr<Net<PackedLinear>> packed_ends(const Model&, unsigned isa, Pool&);
+
+// Takes one Linear ("blocks.3.attn.q") of block `first + index` of the model anew: its weights and
+// its part of the Spec may have changed.
+void repack(Net<PackedLinear>&, i64 index, const Model&, i64 first, const std::string& name,
+            unsigned isa, Pool&);
+
 // All Linears of a net that one decode step multiplies.
 std::vector<const PackedLinear*> decode_products(const Net<PackedLinear>&);
 

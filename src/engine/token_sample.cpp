@@ -15,9 +15,14 @@ i64 stride_of(i64 tokens) {
 
 }  // namespace
 
+i64 sample_rows(i64 tokens) {
+  const i64 stride = stride_of(tokens);
+  return (tokens + stride - 1) / stride;
+}
+
 void keep_sample(InputStatistics& in, Matrix<const float> x) {
   const i64 before = stride_of(in.tokens), after = stride_of(in.tokens + x.rows);
-  const i64 kept = (in.tokens + before - 1) / before;
+  const i64 kept = sample_rows(in.tokens);
   PARE_CHECK(static_cast<i64>(in.sample.size()) == kept * x.cols);
   std::vector<float> sample;
   for (i64 r = 0; r < kept; r += after / before) {

@@ -77,6 +77,11 @@ struct SaveReport {
 };
 SaveReport save_model(const Model&, const std::filesystem::path& target, bool force, const Log&);
 
+// Some weights in one safetensors file, planes apart as in Pare's own form: unfinished work. `spec` says
+// what the file's tensors must be; others than its slots are an Error MO-003.
+void write_slots(const std::filesystem::path& file, const Weights&);
+Weights read_slots(const std::filesystem::path& file, const Spec& spec);
+
 // A seeded random model of any Spec; weights ~ N(0, 1/in) in `code`, norms near one.
 Model random_model(const Spec&, std::uint64_t seed, Code code);
 // Specs of well-known shapes for `pare random --like NAME`: "llama-3.2-1b", "llama-2-7b", ...

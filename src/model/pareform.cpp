@@ -154,6 +154,36 @@ void write_pare_form(const Model& m, ShardedWriter& writer, Progress& progress) 
   }
 }
 
+void write_slots(const std::filesystem::path& file, const Weights& weights) {
+  std::vector<TensorPlan> plan;
+  for (const auto& [name, weight] : weights)
+    for (Plane& p : planes_of(name, weight.shape, weight.scheme)) plan.push_back(std::move(p.plan));
+  SafetensorsWriter writer(file, plan);
+  for (const auto& [name, weight] : weights) {
+    const Tensor t = weight.load();
+    for (const Plane& p : planes_of(name, weight.shape, weight.scheme))
+      writer.write(p.plan.name, (t.*(p.blob)).bytes);
+  }
+  writer.finish();
+}
+
+Weights read_slots(const std::filesystem::path& file, const Spec& spec) {
+  Safetensors content = parse_safetensors(map_file(file), file.string());
+  std::set<std::string, std::less<>> names;
+  Stored stored;
+  for (StoredTensor& t : content.tensors) {
+    names.insert(t.name);
+    stored.emplace(t.name, std::move(t));
+  }
+  Reader reader(std::move(stored), file.string());
+  Weights weights;
+  for (const Slot& slot : slots(spec))
+    if (names.contains(slot.name) || names.contains(slot.name + ".codes"))
+      weights.emplace(slot.name, reader.weight(slot));
+  reader.refuse_leftovers();
+  return weights;
+}
+
 Model read_pare_form(const std::filesystem::path& folder, const Json& config) {
   Model m;
   m.config = config;
