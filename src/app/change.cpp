@@ -3,6 +3,7 @@
 
 #include "app/commands.h"
 #include "pass/cast/cast.h"
+#include "recipe/recipe.h"
 
 namespace pare {
 namespace {
@@ -33,8 +34,35 @@ void save(const Model& model, const std::string& target, bool force, const char*
                        result.at("bits_per_weight").as_number(), report.form));
 }
 
-Range parse_range(const std::string& word) {
-  return word == "absmax" ? Range::absmax : word == "percentile" ? Range::percentile : Range::mse;
+QuantizeOptions quantize_options(const QuantizeCommand& o) {
+  QuantizeOptions options;
+  if (!o.weights.empty()) options.weights = parse_scheme(o.weights);
+  if (!o.activations.empty()) options.activations = parse_activation(o.activations);
+  if (!o.head.empty()) options.head = parse_scheme(o.head);
+  if (!o.embedding.empty()) options.embedding = parse_scheme(o.embedding);
+  options.only = o.only;
+  options.skip = o.skip;
+  for (const std::string& rule : o.rules) options.rules.push_back(parse_rule(rule));
+  options.kv = parse_kv(o.kv);
+  options.fit.range = parse_range(o.range);
+  options.fit.percentile = o.percentile;
+  if (!(o.percentile > 0 && o.percentile <= 100))
+    fail(Exit::usage, "CL-009", "--percentile is out of range",
+         {{"found", fmt::format("{}", o.percentile)}, {"need", "above 0, at most 100"}});
+  return options;
+}
+
+// What the flags or the recipe say, in order.
+std::vector<Pass> quantize_passes(const QuantizeCommand& o) {
+  if (o.recipe.empty()) return {quantize_pass(quantize_options(o))};
+  const QuantizeCommand none;
+  const bool more = !o.weights.empty() || !o.activations.empty() || !o.head.empty() ||
+                    !o.embedding.empty() || !o.kv.empty() || !o.only.empty() || !o.skip.empty() ||
+                    !o.rules.empty() || o.range != none.range || o.percentile != none.percentile;
+  if (more)
+    fail(Exit::usage, "CL-030", "--recipe says all of what to do", {},
+         "write the other flags into the recipe, or leave it out");
+  return passes(load_recipe(o.recipe));
 }
 
 }  // namespace
@@ -50,32 +78,28 @@ void command_convert(const ConvertOptions& o, const CommonOptions& common, const
   save(model, o.out, o.force, "convert", out);
 }
 
+Range parse_range(const std::string& word) {
+  return word == "absmax" ? Range::absmax : word == "percentile" ? Range::percentile : Range::mse;
+}
+
 void command_quantize(const QuantizeCommand& o, const CommonOptions& common, const Output& out) {
-  QuantizeOptions options;
-  if (!o.weights.empty()) options.weights = parse_scheme(o.weights);
-  if (!o.activations.empty()) options.activations = parse_activation(o.activations);
-  if (!o.head.empty()) options.head = parse_scheme(o.head);
-  if (!o.embedding.empty()) options.embedding = parse_scheme(o.embedding);
-  options.only = o.only;
-  options.skip = o.skip;
-  options.kv = parse_kv(o.kv);
-  options.fit.range = parse_range(o.range);
-  options.fit.percentile = o.percentile;
-  if (!(o.percentile > 0 && o.percentile <= 100))
-    fail(Exit::usage, "CL-009", "--percentile is out of range",
-         {{"found", fmt::format("{}", o.percentile)}, {"need", "above 0, at most 100"}});
+  const std::vector<Pass> all = quantize_passes(o);
   Model model = load_model(o.model, {common.tokenizer});
   const i64 before = weight_bytes(model.spec);
   Pool pool(common.threads);
   Context context{pool, out.log};
-  const Pass pass = quantize_pass(options);
-  const Spec planned = pass.plan(model.spec);
+  Spec planned = model.spec;
+  std::string line;
+  for (const Pass& pass : all) {
+    planned = pass.plan(std::move(planned));
+    line += (line.empty() ? "" : "; ") + pass.line;
+  }
   out.log.info(fmt::format("{} -> {}", human_bytes(static_cast<double>(before)),
                            human_bytes(static_cast<double>(weight_bytes(planned)))));
-  model = pass.run(std::move(model), context);
+  for (const Pass& pass : all) model = pass.run(std::move(model), context);
   PARE_CHECK(model.spec == planned);
   save(model, o.out, o.force, "quantize", out,
-       Json::object({{"weight_bytes_before", Json(before)}, {"recipe", Json(pass.line)}}));
+       Json::object({{"weight_bytes_before", Json(before)}, {"recipe", Json(line)}}));
 }
 
 void command_random(const RandomOptions& o, const CommonOptions& common, const Output& out) {

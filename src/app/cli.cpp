@@ -37,6 +37,10 @@ const std::map<std::string, const char*> examples = {
      "pare quantize models/pare-tales -o out --weights int4:g32 --skip 'blocks.0.*' --head "
      "int8:channel"},
     {"export", "pare export out -o folder --format dense:f16"},
+    {"recipe", "pare recipe check mixed.toml models/pare-tales"},
+    {"choose",
+     "pare choose bits models/pare-tales --budget 4.25 -o mixed.toml\n"
+     "pare quantize models/pare-tales --recipe mixed.toml -o out"},
     {"eval",
      "pare eval models/pare-tales --text models/heldout.txt\n"
      "pare eval out --text models/heldout.txt --against models/pare-tales --json\n"
@@ -97,6 +101,8 @@ struct Commands {
   ConvertOptions convert;
   QuantizeCommand quantize;
   ExportOptions to_export;
+  RecipeCheckOptions recipe_check;
+  ChooseBitsOptions choose_bits;
   EvalOptions eval;
   BenchOptions bench;
   RoofOptions roof;
@@ -165,6 +171,11 @@ void define_change(CLI::App& app, Commands& c, Flags& f) {
   quantize->add_option("--activations", c.quantize.activations, "int8:token, e4m3:token, ...");
   quantize->add_option("--only", c.quantize.only, "only matrices that match PATTERN (repeatable)");
   quantize->add_option("--skip", c.quantize.skip, "not matrices that match PATTERN (repeatable)");
+  quantize->add_option(
+      "--rule", c.quantize.rules,
+      "PATTERN=SCHEME[+ACTIVATION] or PATTERN=keep; a later one wins (repeatable)");
+  quantize->add_option("--recipe", c.quantize.recipe,
+                       "TOML FILE that says what to do, instead of flags");
   quantize->add_option("--head", c.quantize.head,
                        "scheme of the output matrix (default: unchanged)");
   quantize->add_option("--embedding", c.quantize.embedding,
@@ -196,6 +207,43 @@ void define_export(CLI::App& app, Commands& c, Flags& f) {
   sub->add_flag("--force", c.to_export.force, "replace an existing output");
   add_common(*sub, f);
   add_tokenizer(*sub, f);
+}
+
+void define_choose(CLI::App& app, Commands& c, Flags& f) {
+  CLI::App* recipe = app.add_subcommand("recipe", "What a recipe would do to a model");
+  recipe->require_subcommand(1);
+  CLI::App* check = recipe->add_subcommand("check", "Each matrix before and after, and bytes");
+  check->add_option("recipe", c.recipe_check.recipe, "TOML file")->required();
+  check->add_option("model", c.recipe_check.model, model_help)->required();
+  add_common(*check, f);
+  add_tokenizer(*check, f);
+
+  CLI::App* choose = app.add_subcommand("choose", "Decide from measurements and a budget");
+  choose->require_subcommand(1);
+  CLI::App* bits = choose->add_subcommand(
+      "bits", "A scheme for each matrix: least divergence within a budget of bits");
+  ChooseBitsOptions& o = c.choose_bits;
+  bits->add_option("model", o.model, model_help)->required();
+  bits->add_option("--budget", o.budget, "bits a weight, scales and all planes counted")
+      ->required();
+  bits->add_option("-o,--out", o.out, "recipe to write (TOML)");
+  bits->add_option("--text", o.text,
+                   "text to measure on (- is standard input; default: the model writes its own)");
+  bits->add_option("--candidates", o.candidates, "schemes to choose from, with commas between")
+      ->delimiter(',');
+  bits->add_option("--sensitivities", o.sensitivities,
+                   "JSON FILE of what was measured: used when it exists, else written");
+  bits->add_option("--only", o.only, "matrices that match PATTERN (default: blocks.*; repeatable)");
+  bits->add_option("--skip", o.skip, "not matrices that match PATTERN (repeatable)");
+  bits->add_option("--range", o.range, "how ranges are found: mse, absmax")
+      ->check(CLI::IsMember({"mse", "absmax"}));
+  bits->add_option("--tokens", o.tokens, "tokens to measure on")->check(CLI::Range(2, 1 << 24));
+  bits->add_option("--window", o.window, "tokens of a sequence at most")
+      ->check(CLI::Range(2, 1 << 20));
+  bits->add_option("--seed", o.seed, "seed of the model's own text");
+  bits->add_flag("--force", o.force, "replace an existing recipe");
+  add_common(*bits, f);
+  add_tokenizer(*bits, f);
 }
 
 void define_measure(CLI::App& app, Commands& c, Flags& f) {
@@ -249,6 +297,10 @@ void dispatch(CLI::App& app, const Commands& c, const CommonOptions& common, con
     command_quantize(c.quantize, common, out);
   else if (name == "export")
     command_export(c.to_export, common, out);
+  else if (name == "recipe")
+    command_recipe_check(c.recipe_check, common, out);
+  else if (name == "choose")
+    command_choose_bits(c.choose_bits, common, out);
   else if (name == "eval")
     command_eval(c.eval, common, out);
   else if (name == "bench")
@@ -276,6 +328,9 @@ Error usage_error(const CLI::App& app, const CLI::ParseError& e, int argc, char*
   if (argc > 1)
     for (const CLI::App* sub : app.get_subcommands({}))
       if (sub->get_name() == argv[1]) chosen = sub;
+  if (chosen != nullptr && argc > 2)
+    for (const CLI::App* sub : chosen->get_subcommands({}))
+      if (sub->get_name() == argv[2]) chosen = sub;
   if (chosen == nullptr && argc > 1 && argv[1][0] != '-') {
     const std::string best = nearest(argv[1], commands);
     return {Exit::usage,
@@ -347,6 +402,7 @@ int run_app(int argc, char** argv) {
   define_run(app, commands, flags);
   define_change(app, commands, flags);
   define_export(app, commands, flags);
+  define_choose(app, commands, flags);
   define_measure(app, commands, flags);
   for (CLI::App* sub : app.get_subcommands({})) {
     const auto it = examples.find(sub->get_name());

@@ -47,7 +47,20 @@ struct QuantizeCommand {
   std::string model, out;
   std::string weights, activations, head, embedding, kv, range = "mse";
   double percentile = 99.9;
-  std::vector<std::string> only, skip;
+  std::vector<std::string> only, skip, rules;
+  std::string recipe;  // FILE that says all of this instead
+  bool force = false;
+};
+struct RecipeCheckOptions {
+  std::string recipe, model;
+};
+struct ChooseBitsOptions {
+  std::string model, out, text, sensitivities;
+  double budget = 0;  // bits per weight
+  std::vector<std::string> candidates, only, skip;
+  std::string range = "mse";
+  i64 tokens = 4096, window = 512;
+  std::uint64_t seed = 0;
   bool force = false;
 };
 struct ExportOptions {
@@ -84,6 +97,8 @@ void command_tokenize(const TokenizeOptions&, const CommonOptions&, const Output
 void command_convert(const ConvertOptions&, const CommonOptions&, const Output&);
 void command_quantize(const QuantizeCommand&, const CommonOptions&, const Output&);
 void command_export(const ExportOptions&, const CommonOptions&, const Output&);
+void command_recipe_check(const RecipeCheckOptions&, const CommonOptions&, const Output&);
+void command_choose_bits(const ChooseBitsOptions&, const CommonOptions&, const Output&);
 void command_eval(const EvalOptions&, const CommonOptions&, const Output&);
 void command_bench(const BenchOptions&, const CommonOptions&, const Output&);
 void command_roof(const RoofOptions&, const CommonOptions&, const Output&);
@@ -96,6 +111,8 @@ std::string export_formats();  // the formats of `pare export`, for --help
 std::vector<Sequence> read_ids(const std::filesystem::path&);
 // "f32", "f16", "bf16", "int8" or "e4m3"; Error CL-004 lists them.
 std::optional<Code> parse_kv(const std::string& text);
+// "mse", "absmax" or "percentile" (checked by the command line).
+Range parse_range(const std::string& word);
 // The text of a file, or of standard input for "-".
 std::string read_text_argument(const std::string& path);
 

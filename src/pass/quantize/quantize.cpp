@@ -36,6 +36,57 @@ bool any_match(const std::vector<std::string>& patterns, std::string_view name) 
                      [&](const std::string& p) { return matches(p, name); });
 }
 
+// What the rules say of one matrix; a later rule wins, field by field.
+struct Verdict {
+  std::optional<Scheme> scheme;
+  std::optional<Activation> activation;
+  bool keep = false;
+};
+
+Verdict verdict(const std::vector<Rule>& rules, std::string_view name) {
+  Verdict v;
+  for (const Rule& rule : rules) {
+    if (!matches(rule.pattern, name)) continue;
+    if (rule.keep || rule.scheme) v.scheme = rule.scheme, v.keep = rule.keep;
+    if (rule.activation) v.activation = rule.activation;
+  }
+  return v;
+}
+
+// Scheme and activation of one matrix; none: it stays as it is.
+std::optional<Choice> choose(const std::string& name, const QuantizeOptions& o) {
+  const bool head = name == "head", embed = name == "embed";
+  const bool named = any_match(o.only, name);
+  std::optional<Scheme> scheme = o.weights;
+  if (embed) scheme = o.embedding;
+  if (head) scheme = o.head ? o.head : (named ? o.weights : std::nullopt);
+  const bool outside = !o.only.empty() && !named;
+  if (outside && !head && !embed) return std::nullopt;
+  const Verdict rules = outside ? Verdict{} : verdict(o.rules, name);
+  if (rules.keep) return std::nullopt;
+  if (rules.scheme) scheme = rules.scheme;
+  // --embedding stands whatever --skip says of matrices.
+  const bool skipped = any_match(o.skip, name) && !(embed && o.embedding);
+  if (!scheme || skipped) return std::nullopt;
+  if (embed) return Choice{name, *scheme, {}};
+  const Activation activation = head ? Activation{} : o.activations;
+  return Choice{name, *scheme, rules.activation.value_or(activation)};
+}
+
+void require_use(const std::vector<Rule>& rules, const std::vector<Choice>& choices) {
+  for (const Rule& rule : rules) {
+    if (!rule.activation || rule.scheme) continue;
+    const bool any = std::any_of(choices.begin(), choices.end(), [&](const Choice& c) {
+      return c.name != "embed" && matches(rule.pattern, c.name);
+    });
+    if (!any)
+      fail(Exit::usage, "QU-004",
+           fmt::format("{} {} gives activations to no quantized matrix", rule.where,
+                       pare::quoted(rule.pattern)),
+           {}, "give its matrices a scheme too");
+  }
+}
+
 Spec plan(Spec spec, const QuantizeOptions& options) {
   const std::vector<Choice> choices = choose_matrices(spec, options);
   auto all = linears(spec);
@@ -73,6 +124,7 @@ std::string describe(const QuantizeOptions& o) {
   if (o.head) line += " head=" + to_string(*o.head);
   if (o.embedding) line += " embedding=" + to_string(*o.embedding);
   if (o.kv) line += fmt::format(" kv={}", info(*o.kv).name);
+  for (const Rule& r : o.rules) line += " rule=" + to_string(r);
   static constexpr const char* ranges[] = {"absmax", "mse", "percentile"};
   line += fmt::format(" range={}", ranges[static_cast<int>(o.fit.range)]);
   if (o.fit.range == Range::percentile) line += fmt::format(" percentile={}", o.fit.percentile);
@@ -134,22 +186,15 @@ std::vector<Choice> choose_matrices(const Spec& spec, const QuantizeOptions& opt
   const std::vector<std::string> names = matrix_names(spec);
   require_match(options.only, names, "--only");
   require_match(options.skip, names, "--skip");
-  if (!options.weights && !options.head && !options.embedding && !options.kv)
+  for (const Rule& rule : options.rules) require_match({rule.pattern}, names, rule.where);
+  if (!options.weights && !options.head && !options.embedding && !options.kv &&
+      options.rules.empty())
     fail(Exit::usage, "QU-002", "there is nothing to quantize", {},
-         "give --weights, --head, --embedding or --kv");
+         "give --weights, --head, --embedding, --rule or --kv");
   std::vector<Choice> choices;
-  if (options.embedding) choices.push_back({"embed", *options.embedding, {}});
-  for (const auto& [name, linear] : linears(spec)) {
-    const bool head = name == "head";
-    const bool named = !options.only.empty() && any_match(options.only, name);
-    std::optional<Scheme> scheme = options.weights;
-    if (head)
-      scheme = options.head ? options.head : (named ? options.weights : std::nullopt);
-    else if (!options.only.empty() && !named)
-      continue;
-    if (!scheme || any_match(options.skip, name)) continue;
-    choices.push_back({name, *scheme, head ? Activation{} : options.activations});
-  }
+  for (const std::string& name : names)
+    if (const std::optional<Choice> choice = choose(name, options)) choices.push_back(*choice);
+  require_use(options.rules, choices);
   if (choices.empty() && !options.kv)
     fail(Exit::usage, "QU-003", "the patterns leave no matrix to quantize");
   return choices;

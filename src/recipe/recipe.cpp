@@ -1,0 +1,367 @@
+// From the text of a recipe to steps.
+//
+// toml++ does the parsing and is seen in this file alone. Version 3.3 follows dotted keys by
+// recursion without a limit (200,000 dots overflow the stack), so a line with more than a few dots
+// outside of quotes is refused before it sees the text; multi-line strings, which no recipe needs,
+// are refused too, so that a scan of one line knows what is quoted.
+//
+// TOML keeps no order between tables of different names; the file's lines give it back.
+#include "recipe/recipe.h"
+
+#include <algorithm>
+
+#include "file/io.h"
+#include "pass/cast/cast.h"
+
+#define TOML_EXCEPTIONS 0
+#define TOML_ENABLE_FORMATTERS 0
+#include <toml++/toml.h>
+
+namespace pare {
+namespace {
+
+constexpr std::size_t most_bytes = std::size_t{1} << 20;
+constexpr int most_dots = 32;  // a line, outside of quotes
+
+// A value and where it stands.
+struct Place {
+  const std::string& source;
+  std::string key;
+  const toml::node& node;
+  int line() const { return static_cast<int>(node.source().begin.line); }
+};
+
+[[noreturn]] void refuse(std::string_view code, const std::string& source, int line,
+                         std::string message, std::vector<Fact> facts = {}, std::string hint = {}) {
+  std::vector<Fact> all = {{"file", source}, {"line", std::to_string(line)}};
+  all.insert(all.end(), facts.begin(), facts.end());
+  fail(Exit::usage, code, std::move(message), std::move(all), std::move(hint));
+}
+
+void check_line(std::string_view line, int number, const std::string& source) {
+  int dots = 0;
+  char quote = 0;
+  for (std::size_t i = 0; i < line.size(); i++) {
+    const char c = line[i];
+    if (quote != 0) {
+      if (c == '\\' && quote == '"') i++;
+      if (c == quote) quote = 0;
+      continue;
+    }
+    if (c == '#') return;
+    if (line.substr(i, 3) == "\"\"\"" || line.substr(i, 3) == "'''")
+      refuse("RC-006", source, number, "a recipe holds no multi-line strings", {},
+             "write the text on one line");
+    if (c == '"' || c == '\'') quote = c;
+    if (c == '.' && ++dots > most_dots)
+      refuse("RC-006", source, number, "a line is nested too deeply",
+             {{"need", fmt::format("at most {} dots outside of quotes", most_dots)}});
+  }
+}
+
+void check_text(std::string_view text, const std::string& source) {
+  if (text.size() > most_bytes)
+    fail(Exit::usage, "RC-006", "a recipe is too large",
+         {{"file", source},
+          {"found", fmt::format("{} bytes", text.size())},
+          {"need", fmt::format("at most {}", most_bytes)}});
+  int number = 1;
+  for (std::size_t at = 0; at < text.size(); number++) {
+    const std::size_t end = std::min(text.find('\n', at), text.size());
+    check_line(text.substr(at, end - at), number, source);
+    at = end + 1;
+  }
+}
+
+std::string_view type_name(const toml::node& node) {
+  switch (node.type()) {
+    case toml::node_type::table:
+      return "a table";
+    case toml::node_type::array:
+      return "a list";
+    case toml::node_type::string:
+      return "a string";
+    case toml::node_type::integer:
+    case toml::node_type::floating_point:
+      return "a number";
+    case toml::node_type::boolean:
+      return "a boolean";
+    default:
+      return "a date or time";
+  }
+}
+
+[[noreturn]] void wrong_type(const Place& p, std::string_view need) {
+  refuse("RC-003", p.source, p.line(), fmt::format("{} has the wrong type", p.key),
+         {{"found", std::string(type_name(p.node))}, {"need", std::string(need)}});
+}
+
+const std::string& text_of(const Place& p) {
+  if (const auto* value = p.node.as_string()) return value->get();
+  wrong_type(p, "a string");
+}
+
+double number_of(const Place& p) {
+  if (const auto* value = p.node.as_floating_point()) return value->get();
+  if (const auto* value = p.node.as_integer()) return static_cast<double>(value->get());
+  wrong_type(p, "a number");
+}
+
+// A string or a list of strings, each with its line.
+std::vector<std::pair<std::string, int>> texts_of(const Place& p) {
+  if (p.node.is_string()) return {{text_of(p), p.line()}};
+  const toml::array* list = p.node.as_array();
+  if (list == nullptr || list->empty()) wrong_type(p, "a string or a list of strings");
+  std::vector<std::pair<std::string, int>> texts;
+  for (const toml::node& item : *list) {
+    const Place place{p.source, p.key, item};
+    texts.emplace_back(text_of(place), place.line());
+  }
+  return texts;
+}
+
+std::vector<std::string> patterns_of(const Place& p) {
+  std::vector<std::string> patterns;
+  for (auto& [text, line] : texts_of(p)) patterns.push_back(std::move(text));
+  return patterns;
+}
+
+// A value read by a parser of a lower layer, whose Errors do not know the file.
+template <class Parser>
+auto parsed(const Place& p, const Parser& parse) {
+  try {
+    return parse(text_of(p));
+  } catch (Error& e) {
+    if (e.exit == Exit::usage && !e.code.starts_with("RC-"))
+      throw e.with("file", p.source).with("line", std::to_string(p.line()));
+    throw;
+  }
+}
+
+Code parse_cache_code(const std::string& word) {
+  for (Code code : {Code::f32, Code::f16, Code::bf16, Code::int8, Code::e4m3})
+    if (info(code).name == word) return code;
+  fail(Exit::usage, "RC-004", fmt::format("{} is not a code for the cache", pare::quoted(word)),
+       {{"need", "f32, f16, bf16, int8 or e4m3"}});
+}
+
+Range parse_range(const std::string& word) {
+  if (word == "mse") return Range::mse;
+  if (word == "absmax") return Range::absmax;
+  if (word == "percentile") return Range::percentile;
+  fail(Exit::usage, "RC-004", fmt::format("{} is not a way to find ranges", pare::quoted(word)),
+       {{"need", "mse, absmax or percentile"}});
+}
+
+double percentile_of(const Place& p) {
+  const double value = number_of(p);
+  if (!(value > 0 && value <= 100))
+    refuse("RC-004", p.source, p.line(), "percentile is out of range",
+           {{"found", fmt::format("{}", value)}, {"need", "above 0, at most 100"}});
+  return value;
+}
+
+// What a table may hold: a key and what it sets.
+template <class Options>
+struct Key {
+  const char* name;
+  void (*set)(Options&, const Place&);
+};
+
+constexpr Key<QuantizeOptions> quantize_keys[] = {
+    {"weights", [](QuantizeOptions& o, const Place& p) { o.weights = parsed(p, parse_scheme); }},
+    {"activations",
+     [](QuantizeOptions& o, const Place& p) { o.activations = parsed(p, parse_activation); }},
+    {"head", [](QuantizeOptions& o, const Place& p) { o.head = parsed(p, parse_scheme); }},
+    {"embedding",
+     [](QuantizeOptions& o, const Place& p) { o.embedding = parsed(p, parse_scheme); }},
+    {"kv", [](QuantizeOptions& o, const Place& p) { o.kv = parsed(p, parse_cache_code); }},
+    {"range", [](QuantizeOptions& o, const Place& p) { o.fit.range = parsed(p, parse_range); }},
+    {"percentile", [](QuantizeOptions& o, const Place& p) { o.fit.percentile = percentile_of(p); }},
+    {"only", [](QuantizeOptions& o, const Place& p) { o.only = patterns_of(p); }},
+    {"skip", [](QuantizeOptions& o, const Place& p) { o.skip = patterns_of(p); }},
+};
+
+constexpr Key<CastOptions> cast_keys[] = {
+    {"to", [](CastOptions& o, const Place& p) { o.to = parsed(p, parse_float_code); }},
+};
+
+struct RuleText {
+  std::vector<std::pair<std::string, int>> patterns;
+  Rule rule;
+};
+
+constexpr Key<RuleText> rule_keys[] = {
+    {"pattern", [](RuleText& r, const Place& p) { r.patterns = texts_of(p); }},
+    {"scheme",
+     [](RuleText& r, const Place& p) {
+       if (text_of(p) == "keep")
+         r.rule.keep = true;
+       else
+         r.rule.scheme = parsed(p, parse_scheme);
+     }},
+    {"activations",
+     [](RuleText& r, const Place& p) { r.rule.activation = parsed(p, parse_activation); }},
+};
+
+template <class Options, std::size_t n>
+Options read_table(const toml::table& table, const Key<Options> (&keys)[n],
+                   const std::string& source, std::string_view kind) {
+  Options options;
+  for (const auto& [key, node] : table) {
+    const std::string word(key.str());
+    const auto it = std::find_if(std::begin(keys), std::end(keys),
+                                 [&](const Key<Options>& k) { return word == k.name; });
+    if (it != std::end(keys)) {
+      it->set(options, {source, word, node});
+      continue;
+    }
+    std::vector<std::string> known;
+    for (const Key<Options>& k : keys) known.emplace_back(k.name);
+    const std::string best = nearest(word, known);
+    refuse("RC-002", source, static_cast<int>(key.source().begin.line),
+           fmt::format("[[{}]] has no key {}", kind, pare::quoted(word)),
+           {{"need", fmt::format("{}", fmt::join(known, ", "))}},
+           best.empty() ? "" : fmt::format("did you mean {}?", best));
+  }
+  return options;
+}
+
+// One [[name]] table of the file.
+struct Entry {
+  int line = 0;
+  std::string name;
+  const toml::table* table = nullptr;
+};
+
+// In the order of the file.
+std::vector<Entry> entries(const toml::table& root, const std::string& source, std::string& about) {
+  static const std::vector<std::string> known = {"about", "quantize", "rule", "cast"};
+  std::vector<Entry> out;
+  for (const auto& [key, node] : root) {
+    const std::string name(key.str());
+    const Place place{source, name, node};
+    if (name == "about") {
+      about = text_of(place);
+      continue;
+    }
+    if (std::find(known.begin(), known.end(), name) == known.end()) {
+      const std::string best = nearest(name, known);
+      refuse("RC-002", source, static_cast<int>(key.source().begin.line),
+             fmt::format("a recipe has no key {}", pare::quoted(name)),
+             {{"need", "about, [[quantize]], [[rule]], [[cast]]"}},
+             best.empty() ? "" : fmt::format("did you mean {}?", best));
+    }
+    if (const toml::table* table = node.as_table()) {
+      out.push_back({place.line(), name, table});
+      continue;
+    }
+    const toml::array* list = node.as_array();
+    if (list == nullptr) wrong_type(place, fmt::format("tables: [[{}]]", name));
+    for (const toml::node& item : *list) {
+      const Place at{source, name, item};
+      if (!item.is_table()) wrong_type(at, fmt::format("tables: [[{}]]", name));
+      out.push_back({at.line(), name, item.as_table()});
+    }
+  }
+  std::stable_sort(out.begin(), out.end(),
+                   [](const Entry& a, const Entry& b) { return a.line < b.line; });
+  return out;
+}
+
+void add_rules(QuantizeOptions& options, const Entry& entry, const std::string& source) {
+  const RuleText text = read_table(*entry.table, rule_keys, source, "rule");
+  const Rule& r = text.rule;
+  if (text.patterns.empty())
+    refuse("RC-004", source, entry.line, "a rule has no pattern", {}, "add pattern = \"...\"");
+  if (!r.scheme && !r.keep && !r.activation)
+    refuse("RC-004", source, entry.line, "a rule changes nothing", {},
+           "add scheme = \"...\" or activations = \"...\"");
+  if (r.keep && r.activation)
+    refuse("RC-004", source, entry.line, "a rule keeps matrices and gives them activations");
+  for (const auto& [pattern, line] : text.patterns) {
+    Rule rule = r;
+    rule.pattern = pattern;
+    rule.where = fmt::format("{} line {}: rule", source, line);
+    options.rules.push_back(std::move(rule));
+  }
+}
+
+void add_entry(Recipe& recipe, const Entry& entry) {
+  if (entry.name == "quantize") {
+    recipe.steps.push_back(
+        {entry.line, read_table(*entry.table, quantize_keys, recipe.source, "quantize")});
+    return;
+  }
+  if (entry.name == "cast") {
+    if (!entry.table->contains("to"))
+      refuse("RC-004", recipe.source, entry.line, "a cast does not say to what", {},
+             "add to = \"bf16\"");
+    recipe.steps.push_back(
+        {entry.line, read_table(*entry.table, cast_keys, recipe.source, "cast")});
+    return;
+  }
+  if (recipe.steps.empty()) recipe.steps.push_back({entry.line, QuantizeOptions{}});
+  QuantizeOptions* step = std::get_if<QuantizeOptions>(&recipe.steps.back().options);
+  if (step == nullptr)
+    refuse("RC-004", recipe.source, entry.line, "a rule follows a step that has none", {},
+           "rules belong to the [[quantize]] before them");
+  add_rules(*step, entry, recipe.source);
+}
+
+// The same pass, whose Errors say which step they come from.
+Pass located(Pass pass, const std::string& where) {
+  const auto guard = [where](auto&& action) {
+    try {
+      return action();
+    } catch (Error& e) {
+      throw e.with("step", where);
+    }
+  };
+  const auto plan = pass.plan;
+  const auto run = pass.run;
+  pass.plan = [plan, guard](Spec spec) { return guard([&] { return plan(std::move(spec)); }); };
+  pass.run = [run, guard](Model model, Context& context) {
+    return guard([&] { return run(std::move(model), context); });
+  };
+  return pass;
+}
+
+}  // namespace
+
+Recipe parse_recipe(std::string_view text, const std::string& source) {
+  check_text(text, source);
+  const toml::parse_result parsed_text = toml::parse(text, source);
+  if (!parsed_text) {
+    const toml::parse_error& e = parsed_text.error();
+    refuse("RC-001", source, static_cast<int>(e.source().begin.line),
+           "the recipe is not valid TOML",
+           {{"column", std::to_string(e.source().begin.column)},
+            {"found", std::string(e.description())}});
+  }
+  Recipe recipe;
+  recipe.source = source;
+  for (const Entry& entry : entries(parsed_text.table(), source, recipe.about))
+    add_entry(recipe, entry);
+  if (recipe.steps.empty())
+    fail(Exit::usage, "RC-005", "the recipe has no steps", {{"file", source}},
+         "add a [[quantize]] table");
+  return recipe;
+}
+
+Recipe load_recipe(const std::filesystem::path& path) {
+  return parse_recipe(read_text_file(path, most_bytes), path.string());
+}
+
+std::vector<Pass> passes(const Recipe& recipe) {
+  std::vector<Pass> out;
+  for (const Step& step : recipe.steps) {
+    Pass pass = std::holds_alternative<CastOptions>(step.options)
+                    ? cast_pass(std::get<CastOptions>(step.options).to)
+                    : quantize_pass(std::get<QuantizeOptions>(step.options));
+    out.push_back(located(std::move(pass), fmt::format("{} line {}", recipe.source, step.line)));
+  }
+  return out;
+}
+
+}  // namespace pare

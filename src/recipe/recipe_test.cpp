@@ -1,0 +1,168 @@
+// Recipes: what each key does, and that whatever is wrong is refused with its line.
+#include "recipe/recipe.h"
+
+#include "model/test_models.h"
+
+namespace pare {
+namespace {
+
+const QuantizeOptions& quantize_step(const Recipe& recipe, std::size_t i) {
+  return std::get<QuantizeOptions>(recipe.steps.at(i).options);
+}
+
+TEST(Recipe, StepsAndRulesComeInTheOrderOfTheFile) {
+  const Recipe r = parse_recipe(R"(about = "all keys"
+[[quantize]]
+weights = "int4:g128"
+activations = "int8:token"
+head = "int8:channel"
+embedding = "int8:channel"
+kv = "int8"
+range = "percentile"
+percentile = 99
+only = ["blocks.*", "head"]
+skip = "blocks.0.*"
+
+[[rule]]
+pattern = ["*.attn.v", "*.attn.k"]
+scheme = "int8:channel"
+[[rule]]
+pattern = '*.ffn.down'
+scheme = "keep"
+[[cast]]
+to = "bf16"
+[[quantize]]
+weights = "nf4:g64"
+[[rule]]
+pattern = "head"
+scheme = "e4m3:channel"
+activations = "e4m3:token"
+)",
+                                "all.toml");
+  EXPECT_EQ(r.about, "all keys");
+  ASSERT_EQ(r.steps.size(), 3u);
+  const QuantizeOptions& o = quantize_step(r, 0);
+  EXPECT_EQ(o.weights, parse_scheme("int4:g128"));
+  EXPECT_EQ(o.activations, parse_activation("int8:token"));
+  EXPECT_EQ(o.head, parse_scheme("int8:channel"));
+  EXPECT_EQ(o.embedding, parse_scheme("int8:channel"));
+  EXPECT_EQ(o.fit.range, Range::percentile);
+  EXPECT_EQ(o.fit.percentile, 99);
+  EXPECT_EQ(o.only, (std::vector<std::string>{"blocks.*", "head"}));
+  EXPECT_EQ(o.skip, (std::vector<std::string>{"blocks.0.*"}));
+  ASSERT_EQ(o.rules.size(), 3u);
+  EXPECT_EQ(to_string(o.rules[0]), "*.attn.v=int8:channel");
+  EXPECT_EQ(to_string(o.rules[1]), "*.attn.k=int8:channel");
+  EXPECT_EQ(to_string(o.rules[2]), "*.ffn.down=keep");
+  EXPECT_EQ(o.rules[2].where, "all.toml line 17: rule");
+  EXPECT_EQ(std::get<CastOptions>(r.steps[1].options).to, Code::bf16);
+  EXPECT_EQ(r.steps[2].line, 21);
+  EXPECT_EQ(to_string(quantize_step(r, 2).rules.at(0)), "head=e4m3:channel+e4m3:token");
+}
+
+TEST(Recipe, RulesAloneAreAStep) {
+  const Recipe r = parse_recipe("[[rule]]\npattern = \"*\"\nscheme = \"int4:g32\"\n", "r");
+  ASSERT_EQ(r.steps.size(), 1u);
+  EXPECT_FALSE(quantize_step(r, 0).weights);
+  EXPECT_EQ(quantize_step(r, 0).rules.size(), 1u);
+}
+
+// The error of a recipe: its code, and that it names the line.
+void expect_refused(const std::string& text, const std::string& code, int line) {
+  const std::string error = error_of([&] { parse_recipe(text, "bad.toml"); });
+  EXPECT_EQ(error.substr(0, code.size()), code) << text << "\n" << error;
+  EXPECT_NE(error.find("bad.toml"), std::string::npos) << error;
+  if (line > 0)
+    EXPECT_NE(error.find(fmt::format("line {}", line)), std::string::npos) << text << error;
+}
+
+TEST(Recipe, WhatIsWrongIsRefusedWithItsLine) {
+  expect_refused("", "RC-005", 0);
+  expect_refused("[[quantize]\n", "RC-001", 1);
+  expect_refused("[[quantize]]\nweights = \"int4:g128\"\nweights = \"int8:channel\"\n", "RC-001",
+                 3);
+  expect_refused("[[quantise]]\n", "RC-002", 1);
+  expect_refused("\n[[quantize]]\nweigths = \"int4:g128\"\n", "RC-002", 3);
+  expect_refused("[[rule]]\npatern = \"*\"\n", "RC-002", 2);
+  expect_refused("[[cast]]\nto = \"bf16\"\nweights = \"bf16\"\n", "RC-002", 3);
+  expect_refused("[[quantize]]\nweights = 4\n", "RC-003", 2);
+  expect_refused("[[quantize]]\nonly = []\n", "RC-003", 2);
+  expect_refused("[[quantize]]\nonly = [\"a\",\n 3]\n", "RC-003", 3);
+  expect_refused("quantize = 1\n", "RC-003", 1);
+  expect_refused("quantize = [1]\n", "RC-003", 1);
+  expect_refused("[[quantize]]\nrange = \"best\"\n", "RC-004", 2);
+  expect_refused("[[quantize]]\nkv = \"int3\"\n", "RC-004", 2);
+  expect_refused("[[quantize]]\npercentile = 0\n", "RC-004", 2);
+  expect_refused("[[quantize]]\nweights = \"int4:g0\"\n", "SC-", 2);
+  expect_refused("[[rule]]\nscheme = \"int4:g32\"\n", "RC-004", 1);
+  expect_refused("\n[[rule]]\npattern = \"*\"\n", "RC-004", 2);
+  expect_refused("[[rule]]\npattern = \"*\"\nscheme = \"keep\"\nactivations = \"int8:token\"\n",
+                 "RC-004", 1);
+  expect_refused("[[cast]]\n", "RC-004", 1);
+  expect_refused("[[cast]]\nto = \"bf16\"\n[[rule]]\npattern = \"*\"\nscheme = \"keep\"\n",
+                 "RC-004", 3);
+}
+
+TEST(Recipe, HostileTextIsRefusedBeforeItIsParsed) {
+  std::string dots = "a";
+  for (int i = 0; i < 200000; i++) dots += ".a";
+  expect_refused(dots + " = 1\n", "RC-006", 1);
+  expect_refused("x = { " + dots + " = 1 }\n", "RC-006", 1);
+  expect_refused("about = \"\"\"\n" + dots + "\"\"\"\n", "RC-006", 1);
+  expect_refused("about = \"a\\\"b\" # ''' \n[[" + dots + "]]\n", "RC-006", 2);
+  expect_refused(std::string((1 << 20) + 1, '#'), "RC-006", 0);
+  expect_refused("x = " + std::string(100000, '[') + "\n", "RC-001", 1);
+  // Dots inside of quotes are text.
+  EXPECT_NO_THROW(
+      parse_recipe("about = \"" + std::string(100, '.') + "\"\n[[cast]]\nto='f32'\n", "r"));
+}
+
+TEST(Recipe, PatternsThatMatchNothingNameTheirLine) {
+  const Recipe rules =
+      parse_recipe("[[rule]]\npattern = \"blocks.9.*\"\nscheme = \"int4:g32\"\n", "r.toml");
+  const std::string a = error_of([&] { passes(rules)[0].plan(tiny_spec()); });
+  EXPECT_EQ(a.substr(0, 6), "QU-001");
+  EXPECT_NE(a.find("r.toml line 2: rule 'blocks.9.*'"), std::string::npos) << a;
+  const Recipe only =
+      parse_recipe("\n[[quantize]]\nweights=\"int4:g32\"\nskip = \"x\"\n", "r.toml");
+  const std::string b = error_of([&] { passes(only)[0].plan(tiny_spec()); });
+  EXPECT_NE(b.find("r.toml line 2"), std::string::npos) << b;
+}
+
+TEST(Recipe, RunEqualsPlan) {
+  Pool pool(1);
+  const Log log = silent();
+  Context context{pool, log};
+  const Recipe recipe = parse_recipe(R"([[quantize]]
+weights = "int8:channel"
+[[cast]]
+to = "f16"
+[[quantize]]
+weights = "int4:g32"
+kv = "int8"
+[[rule]]
+pattern = "*.attn.*"
+scheme = "int8:channel"
+[[rule]]
+pattern = "blocks.1.*"
+scheme = "keep"
+)",
+                                     "r.toml");
+  for (bool tied : {true, false}) {
+    Model model = random_model(tiny_spec(tied), 5, Code::bf16);
+    Spec planned = model.spec;
+    for (const Pass& pass : passes(recipe)) {
+      planned = pass.plan(std::move(planned));
+      model = pass.run(std::move(model), context);
+      EXPECT_EQ(model.spec, planned) << pass.line;
+    }
+    check(model);
+    EXPECT_EQ(model.history.size(), 3u);
+    EXPECT_EQ(to_string(model.spec.blocks[0].attn.q.scheme), "int8:channel");
+    EXPECT_EQ(to_string(model.spec.blocks[0].ffn.up.scheme), "int4:g32");
+    EXPECT_EQ(to_string(model.spec.blocks[1].ffn.up.scheme), "f16");
+  }
+}
+
+}  // namespace
+}  // namespace pare
