@@ -132,9 +132,10 @@ auto parsed(const Place& p, const Parser& parse) {
   try {
     return parse(text_of(p));
   } catch (Error& e) {
-    if (e.exit == Exit::usage && !e.code.starts_with("RC-"))
-      throw e.with("file", p.source).with("line", std::to_string(p.line()));
-    throw;
+    const bool placed = std::any_of(e.facts.begin(), e.facts.end(),
+                                    [](const Fact& f) { return f.label == "file"; });
+    if (placed) throw;
+    throw e.with("file", p.source).with("line", std::to_string(p.line()));
   }
 }
 

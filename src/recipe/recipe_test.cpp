@@ -157,7 +157,7 @@ scheme = "keep"
       EXPECT_EQ(model.spec, planned) << pass.line;
     }
     check(model);
-    EXPECT_EQ(model.history.size(), 3u);
+    EXPECT_EQ(model.history.size(), 4u);  // made, then three steps
     EXPECT_EQ(to_string(model.spec.blocks[0].attn.q.scheme), "int8:channel");
     EXPECT_EQ(to_string(model.spec.blocks[0].ffn.up.scheme), "int4:g32");
     EXPECT_EQ(to_string(model.spec.blocks[1].ffn.up.scheme), "f16");

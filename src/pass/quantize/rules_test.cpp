@@ -39,11 +39,12 @@ TEST(Rules, TextFormGoesBothWays) {
 TEST(Rules, ALaterRuleWinsFieldByField) {
   const QuantizeOptions o =
       with_rules("int4:g32", {"blocks.*.ffn.*=int8:channel+int8:token", "*.ffn.down=nf4:g32",
-                              "blocks.1.ffn.up=keep", "blocks.1.ffn.up=+int8:tensor"});
+                              "blocks.1.ffn.up=keep", "blocks.1.ffn.*=+int8:tensor"});
   EXPECT_EQ(choice_of(o, "blocks.0.attn.q"), "int4:g32");
   EXPECT_EQ(choice_of(o, "blocks.0.ffn.up"), "int8:channel+int8:token");
   EXPECT_EQ(choice_of(o, "blocks.0.ffn.down"), "nf4:g32+int8:token");
   EXPECT_EQ(choice_of(o, "blocks.1.ffn.up"), "");
+  EXPECT_EQ(choice_of(o, "blocks.1.ffn.gate"), "int8:channel+int8:tensor");
   EXPECT_EQ(choice_of(o, "head"), "");
   EXPECT_EQ(choice_of(o, "embed"), "");
 }
