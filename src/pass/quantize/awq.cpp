@@ -48,21 +48,6 @@ struct Member {
   }
 };
 
-// `limit` rows spread evenly, in whole units of rows that share a scale.
-Member sample_of(Matrix<const float> w, const MatrixTarget& target, i64 limit) {
-  Member m{{}, target};
-  const i64 unit = target.scheme.grouping == Grouping::block    ? target.scheme.rows
-                   : target.scheme.grouping == Grouping::tensor ? w.rows
-                                                                : 1;
-  const i64 units = (w.rows + unit - 1) / unit;
-  const i64 take = std::min(units, std::max<i64>(1, limit / unit));
-  for (i64 i = 0; i < take; i++) {
-    const i64 first = i * units / take * unit, last = std::min(w.rows, first + unit);
-    m.rows.insert(m.rows.end(), w.row(first), w.row(first) + (last - first) * w.cols);
-  }
-  return m;
-}
-
 class Group {
  public:
   Group(const InputStatistics& in, std::vector<Member> members, const OutputNorm& norm, Pool& pool)
@@ -198,7 +183,7 @@ ScaleChoice choose(ScaleChoice choice, const BlockValues& values, const Spec& sp
     PARE_CHECK(v.shape.back() == in.size());
     matrices.push_back(&v);
     kept.push_back(target->second);
-    some.push_back(sample_of(v.matrix(), target->second, o.sample_rows));
+    some.push_back({even_rows(v.matrix(), target->second.scheme, o.sample_rows), target->second});
     sampled = sampled || some.back().rows.size() < v.data.size();
   }
   const OutputNorm norm(in, pool);

@@ -79,6 +79,20 @@ std::vector<float> round_trip(Matrix<const float> weights, const Scheme& scheme,
   return out;
 }
 
+std::vector<float> even_rows(Matrix<const float> w, const Scheme& scheme, i64 limit) {
+  const i64 unit = scheme.grouping == Grouping::block    ? scheme.rows
+                   : scheme.grouping == Grouping::tensor ? w.rows
+                                                         : 1;
+  const i64 units = (w.rows + unit - 1) / unit;
+  const i64 take = std::min(units, std::max<i64>(1, limit / unit));
+  std::vector<float> rows;
+  for (i64 i = 0; i < take; i++) {
+    const i64 first = i * units / take * unit, last = std::min(w.rows, first + unit);
+    for (i64 r = first; r < last; r++) rows.insert(rows.end(), w.row(r), w.row(r) + w.cols);
+  }
+  return rows;
+}
+
 namespace {
 
 Tensor square_tensor(const float* data, i64 n) {

@@ -23,8 +23,8 @@ struct MatrixTarget {
 using MatrixTargets = std::map<std::string, MatrixTarget, std::less<>>;  // "blocks.3.attn.q"
 bool rounds(const MatrixTarget&);
 
-// The scale of one group. Errors are relative, summed over the members that have a target:
-// tr(E G E^T) / tr(W G W^T); `after` is never above `before`, for no scale at all is a candidate.
+// The scale of one group. Errors are relative mean squares of the outputs, summed over the members
+// that have a target. Where no scale at all was among the candidates, `after` is at most `before`.
 struct ScaleChoice {
   ScaleGroup group;
   std::vector<float> scale;      // (in), shareable; empty: none is applied
@@ -43,6 +43,10 @@ void scale_statistics(InputStatistics&, const std::vector<float>& s);
 // pool.
 std::vector<float> round_trip(Matrix<const float> weights, const Scheme&, const FitOptions&,
                               std::span<const float> importance, Pool&);
+
+// `limit` rows of a matrix spread evenly over it, in whole units of rows that share a scale; all
+// rows when one scale spans them. (rows, in)
+std::vector<float> even_rows(Matrix<const float> weights, const Scheme&, i64 limit);
 
 // Mean squares of the inputs divided by s^2, as importances: empty without statistics. s may be
 // empty: ones.
