@@ -41,18 +41,16 @@ i64 group_width(const Scheme& s, i64 cols) {
 
 // A matrix of the group, or some of its rows.
 struct Member {
-  std::vector<float> rows;  // (n, in)
+  Matrix<const float> rows;  // (n, in)
   MatrixTarget target;
-  Matrix<const float> view(i64 in) const {
-    return {rows.data(), static_cast<i64>(rows.size()) / in, in};
-  }
+  std::vector<float> kept;  // the rows, unless they are those of the block
 };
 
 class Group {
  public:
   Group(const InputStatistics& in, std::vector<Member> members, const OutputNorm& norm, Pool& pool)
       : in_(in), members_(std::move(members)), norm_(norm), pool_(pool) {
-    for (const Member& m : members_) power_ += norm_.total(m.view(in_.size()), &pool_);
+    for (const Member& m : members_) power_ += norm_.total(m.rows, &pool_);
   }
 
   // tr(E G E^T) / tr(W G W^T) over the members; s empty: ones.
@@ -63,17 +61,30 @@ class Group {
   }
 
  private:
+  // In pieces of rows, so that a large matrix is not held four times over.
   double error_of(const Member& m, std::span<const float> s) const {
-    const i64 n = in_.size();
-    const Matrix<const float> w = m.view(n);
-    std::vector<float> scaled = m.rows;
-    for (std::size_t i = 0; i < scaled.size() && !s.empty(); i++)
-      scaled[i] *= s[i % static_cast<std::size_t>(n)];
-    std::vector<float> e = round_trip({scaled.data(), w.rows, n}, m.target.scheme, m.target.fit,
-                                      importances(&in_, s), pool_);
+    const Scheme& scheme = m.target.scheme;
+    const bool whole =
+        scheme.grouping == Grouping::tensor || (scheme.second_level && scheme.super_count == 0);
+    const i64 unit = scheme.grouping == Grouping::block ? scheme.rows : 1;
+    const i64 piece = whole ? m.rows.rows : std::max<i64>(1, 1024 / unit) * unit;
+    const std::vector<float> importance = importances(&in_, s);
+    double sum = 0;
+    for (i64 r = 0; r < m.rows.rows; r += piece)
+      sum += error_of({m.rows.row(r), std::min(piece, m.rows.rows - r), m.rows.cols}, m.target, s,
+                      importance);
+    return sum;
+  }
+
+  double error_of(Matrix<const float> w, const MatrixTarget& target, std::span<const float> s,
+                  std::span<const float> importance) const {
+    std::vector<float> scaled(w.data, w.data + w.rows * w.cols);
+    for (std::size_t i = 0; i < scaled.size() && !s.empty(); i++) scaled[i] *= s[i % s.size()];
+    std::vector<float> e =
+        round_trip({scaled.data(), w.rows, w.cols}, target.scheme, target.fit, importance, pool_);
     for (std::size_t i = 0; i < e.size(); i++)
-      e[i] = m.rows[i] - (s.empty() ? e[i] : e[i] / s[i % static_cast<std::size_t>(n)]);
-    return norm_.total({e.data(), w.rows, n}, &pool_);
+      e[i] = w.data[i] - (s.empty() ? e[i] : e[i] / s[i % s.size()]);
+    return norm_.total({e.data(), w.rows, w.cols}, &pool_);
   }
 
   const InputStatistics& in_;
@@ -183,8 +194,12 @@ ScaleChoice choose(ScaleChoice choice, const BlockValues& values, const Spec& sp
     PARE_CHECK(v.shape.back() == in.size());
     matrices.push_back(&v);
     kept.push_back(target->second);
-    some.push_back({even_rows(v.matrix(), target->second.scheme, o.sample_rows), target->second});
-    sampled = sampled || some.back().rows.size() < v.data.size();
+    Member& m = some.emplace_back();
+    m.kept = even_rows(v.matrix(), target->second.scheme, o.sample_rows);
+    m.rows = {m.kept.data(), static_cast<i64>(m.kept.size()) / in.size(), in.size()};
+    m.target = target->second;
+    all.push_back({v.matrix(), target->second, {}});
+    sampled = sampled || m.kept.size() < v.data.size();
   }
   const OutputNorm norm(in, pool);
   const Group trial(in, std::move(some), norm, pool);
@@ -195,7 +210,6 @@ ScaleChoice choose(ScaleChoice choice, const BlockValues& values, const Spec& sp
   choice.before = trial.error({});
   choice.after = found.error;
   if (sampled) {
-    for (std::size_t m = 0; m < matrices.size(); m++) all.push_back({matrices[m]->data, kept[m]});
     const Group whole(in, std::move(all), norm, pool);
     choice.before = choice.after = whole.error({});
     const double with = found.scale.empty() ? choice.before : whole.error(found.scale);

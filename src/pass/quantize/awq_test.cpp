@@ -116,6 +116,36 @@ TEST(Awq, SampledRowsNeverChooseAScaleThatLosesOnAllRows) {
   }
 }
 
+TEST(ScaledStatistics, AreThoseOfTheScaledInputs) {
+  Pool pool(1);
+  Random random(5);
+  const i64 n = 40, tokens = 300;
+  const std::vector<float> s = testing::random_scales(static_cast<std::size_t>(n), random);
+  std::vector<float> x, y;
+  for (i64 i = 0; i < n * tokens; i++) {
+    x.push_back(static_cast<float>(random.normal()));
+    y.push_back(x.back() / s[static_cast<std::size_t>(i % n)]);
+  }
+  InputSum of_x(n, true), of_y(n, true);
+  of_x.add({x.data(), tokens, n}, pool);
+  of_y.add({y.data(), tokens, n}, pool);
+  InputStatistics got = of_x.finish(pool);
+  const InputStatistics want = of_y.finish(pool);
+  scale_statistics(got, s);
+  EXPECT_EQ(got.max_abs, want.max_abs);
+  EXPECT_EQ(got.sample, want.sample);
+  EXPECT_EQ(got.tokens, want.tokens);
+  for (i64 i = 0; i < n; i++) {
+    EXPECT_NEAR(got.mean_abs(i) / want.mean_abs(i), 1, 1e-6);
+    EXPECT_NEAR(got.mean_square(i) / want.mean_square(i), 1, 1e-6);
+    for (i64 k = 0; k < n; k++) {
+      const double size = std::sqrt(want.mean_square(i) * want.mean_square(k));
+      EXPECT_NEAR(got.gram_view().row(i)[k], want.gram_view().row(i)[k], 1e-5 * size);
+      EXPECT_EQ(got.gram_view().row(i)[k], got.gram_view().row(k)[i]);
+    }
+  }
+}
+
 TEST(Awq, InputsThatWereZeroOrNotFiniteKeepScaleOne) {
   Pool pool(1);
   const auto& c = tales();

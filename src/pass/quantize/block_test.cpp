@@ -167,6 +167,14 @@ TEST(ScaleGroups, OfBlocksThatShareKeysAndValuesDoNotTouchV) {
   EXPECT_EQ(told(shared, 2), "q k v <- norm before_attn; o <- heads attn.v; " + ffn);
 }
 
+TEST(ScaleGroups, AreCalledAsTheStatisticsCallTheirInputs) {
+  for (const NamedSpec& named : specs())
+    for (i64 b = 0; b < static_cast<i64>(named.spec.blocks.size()); b++)
+      for (const ScaleGroup& group : scale_groups(named.spec, b))
+        for (const std::string& m : group.matrices)
+          EXPECT_EQ(input_name(named.spec, m), group.input) << named.name << " " << m;
+}
+
 TEST(Shareable, AveragesOverTheQueryHeadsOfAKeyHead) {
   Spec spec = testing::llama_like();
   for (Block& b : spec.blocks) b.attn.heads = 4, b.attn.kv_heads = 2, b.attn.v_dim = 3;

@@ -2,7 +2,7 @@
 // what the tests of the calibrated methods share.
 #pragma once
 
-#include <set>
+#include <map>
 
 #include "engine/testing.h"
 #include "file/io.h"
@@ -19,42 +19,24 @@ inline Ids heldout_ids() {
   return tokenizer.encode(read_text_file(source_path("models/heldout.txt"), 1 << 20), false);
 }
 
-inline void add_tokens(InputStatistics& in, Matrix<const float> x) {
-  const auto n = static_cast<std::size_t>(x.cols);
-  if (in.max_abs.empty()) {
-    in.sum_abs.resize(n), in.sum_square.resize(n), in.max_abs.resize(n), in.gram.resize(n * n);
-  }
-  keep_sample(in, x);
-  for (i64 r = 0; r < x.rows; r++)
-    for (std::size_t i = 0; i < n; i++) {
-      const float v = x.row(r)[i];
-      in.sum_abs[i] += std::abs(v);
-      in.sum_square[i] += static_cast<double>(v) * v;
-      in.max_abs[i] = std::max(in.max_abs[i], std::abs(v));
-      float* row = in.gram.data() + i * n;  // the mean is taken at the end
-      for (std::size_t k = 0; k < n; k++) row[k] += v * x.row(r)[k];
-    }
-  in.tokens += x.rows;
-}
-
 // What the inputs of all matrices are like on `ids`, window by window.
 inline Statistics calibrate(const Model& model, std::span<const std::int32_t> ids, Pool& pool) {
-  std::set<std::string> names;
-  for (i64 b = 0; b < static_cast<i64>(model.spec.blocks.size()); b++)
-    for (const ScaleGroup& group : scale_groups(model.spec, b)) names.insert(group.input);
-  Statistics s;
+  std::map<std::string, InputSum, std::less<>> sums;
+  for (const InputSlot& slot : input_slots(model.spec))
+    sums.emplace(slot.name, InputSum(slot.size, true));
   Tap tap;
   tap.input = [&](const std::string& name, Matrix<const float> x) {
-    if (names.contains(name)) add_tokens(s.inputs[name], x);
+    const auto it = sums.find(name);
+    if (it != sums.end()) it->second.add(x, pool);
   };
   Engine engine(model, pool, options_with(isa_here(), Code::f32));
   for (std::size_t at = 0; at < ids.size(); at += static_cast<std::size_t>(window)) {
     KvCache cache = engine.make_cache(window);
     const Input input{&cache, ids.subspan(at, std::min<std::size_t>(window, ids.size() - at))};
-    engine.step({&input, 1}, Want::nothing, &tap);
+    engine.step({&input, 1}, Want::all, &tap);
   }
-  for (auto& [name, in] : s.inputs)
-    for (float& g : in.gram) g /= static_cast<float>(in.tokens);
+  Statistics s;
+  for (auto& [name, sum] : sums) s.inputs[name] = sum.finish(pool);
   return s;
 }
 

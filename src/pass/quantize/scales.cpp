@@ -24,8 +24,8 @@ void scale_statistics(InputStatistics& in, const std::vector<float>& s) {
     in.sum_square[k] /= factor * factor;
     in.max_abs[k] /= s[k];
   }
-  if (in.gram.empty()) return;
-  for (i64 r = 0; r < n; r++)
+  for (std::size_t i = 0; i < in.sample.size(); i++) in.sample[i] /= s[i % s.size()];
+  for (i64 r = 0; r < n && !in.gram.empty(); r++)
     for (i64 k = 0; k < n; k++) {
       float& g = in.gram[static_cast<std::size_t>(r * n + k)];
       // The product of the scales is rounded once, so that the matrix stays symmetric.
