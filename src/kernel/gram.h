@@ -12,6 +12,7 @@
 #include "base/pool.h"
 #include "base/view.h"
 #include "kernel/isa.h"
+#include "kernel/panels.h"
 
 namespace pare {
 
@@ -36,8 +37,8 @@ class GramSum {
 
   i64 n_, tokens_ = 0, waiting_ = 0;
   unsigned isa_;
-  std::vector<float> panels_;  // (panels, 256, width): tokens that wait for their chain to fill
-  std::vector<double> sums_;   // block row b (192 rows): columns from 192 b on
+  Panels<float> panels_;  // (panels, 256, width): tokens that wait for their chain to fill
+  Panels<double> sums_;   // block row b (192 rows): columns from 192 b on
 };
 
 }  // namespace pare

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kernel/outer_panel.h"
+#include "kernel/panels.h"
 
 namespace pare {
 namespace {
@@ -32,9 +33,9 @@ i64 up(i64 a, i64 b) { return (a + b - 1) / b; }
 
 // Rows [0, depth) of x as panels (panels, depth, width).
 template <class T>
-std::vector<T> pack(Matrix<const T> x, i64 row, i64 depth, i64 width, Pool& pool) {
+Panels<T> pack(Matrix<const T> x, i64 row, i64 depth, i64 width, Pool& pool) {
   const i64 panels = up(x.cols, width);
-  std::vector<T> packed(static_cast<std::size_t>(panels * depth * width));
+  Panels<T> packed(static_cast<std::size_t>(panels * depth * width));
   pool.run(panels, 4, [&](i64 begin, i64 end) {
     for (i64 k = 0; k < depth; k++)
       for (i64 p = begin; p < end; p++)
@@ -77,8 +78,8 @@ void outer_any(Outer op, Matrix<T> c, Matrix<const T> a, Matrix<const T> b, bool
   const bool same = a.data == b.data && a.cols == b.cols && a.stride == b.stride;
   for (i64 k = 0; k < a.rows; k += outer_depth) {
     const i64 depth = std::min(outer_depth, a.rows - k);
-    const std::vector<T> left = pack(a, k, depth, kernel.width, pool);
-    const std::vector<T> right = same ? std::vector<T>() : pack(b, k, depth, kernel.width, pool);
+    const Panels<T> left = pack(a, k, depth, kernel.width, pool);
+    const Panels<T> right = same ? Panels<T>() : pack(b, k, depth, kernel.width, pool);
     const Job<T> job{
         kernel, c, left.data(), same ? left.data() : right.data(), depth, op == Outer::subtract,
         upper};

@@ -23,6 +23,12 @@ void panel_tile(const PanelCall<typename F::T, C>& call, i64 row) {
   typename F::V sums[tile_rows][tile_vectors];
   for (auto& line : sums)
     for (auto& v : line) v = F::set1(0);
+  // What is added to comes from far away; it arrives while the products are made.
+  for (int r = 0; r < tile_rows && row + r < call.rows; r++) {
+    const char* c = reinterpret_cast<const char*>(call.c + (row + r) * call.stride);
+    for (i64 byte = 0; byte < call.cols * static_cast<i64>(sizeof(C)); byte += 64)
+      _mm_prefetch(c + byte, _MM_HINT_T0);
+  }
   const typename F::T *a = call.a + row, *b = call.b;
   for (i64 k = 0; k < call.depth; k++, a += width, b += width) {
     typename F::V right[tile_vectors];

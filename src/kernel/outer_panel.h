@@ -3,9 +3,9 @@
 // A panel holds `width` columns of a matrix, row after row, padded with zeros: (depth, width).
 #pragma once
 
-#include "kernel/isa.h"
-
 #include <cstdint>
+
+#include "kernel/isa.h"
 
 namespace pare {
 
