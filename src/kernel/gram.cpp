@@ -87,26 +87,49 @@ void GramSum::flush(Pool& pool) {
   waiting_ = 0;
 }
 
-std::vector<float> GramSum::mean(Pool& pool) const {
-  std::vector<float> out(static_cast<std::size_t>(n_ * n_));
-  if (tokens_ == 0) return out;
+// use(tile, row0, col0, sums) for every tile with the waiting tokens added, on any thread.
+template <class F>
+void GramSum::each_tile(Pool& pool, const F& use) const {
   const PanelKernel<float, double> kernel = panel_kernel<float, double>(isa_);
   const TileGrid grid{n_};
   pool.run(grid.count(), 1, [&](i64 begin, i64 end) {
     std::vector<double> tile;
     for (i64 t = begin; t < end; t++) {
-      const auto [row0, col0] = grid.at(t);
+      const auto [row, col] = grid.at(t);
       tile.assign(sums_.data() + t * grid.elements(), sums_.data() + (t + 1) * grid.elements());
-      if (waiting_ > 0) add_tile(kernel, panels_.data(), waiting_, n_, row0, col0, tile.data());
-      for (i64 i = row0; i < std::min(n_, row0 + outer_tile); i++)
-        for (i64 j = std::max(i, col0); j < std::min(n_, col0 + outer_tile); j++)
-          out[static_cast<std::size_t>(j * n_ + i)] = out[static_cast<std::size_t>(i * n_ + j)] =
-              static_cast<float>(
-                  tile[static_cast<std::size_t>((i - row0) * outer_tile + j - col0)] /
-                  static_cast<double>(tokens_));
+      if (waiting_ > 0) add_tile(kernel, panels_.data(), waiting_, n_, row, col, tile.data());
+      use(t, row, col, tile.data());
     }
   });
+}
+
+std::vector<float> GramSum::mean(Pool& pool) const {
+  std::vector<float> out(static_cast<std::size_t>(n_ * n_));
+  if (tokens_ == 0) return out;
+  each_tile(pool, [&](i64, i64 row0, i64 col0, const double* tile) {
+    for (i64 i = row0; i < std::min(n_, row0 + outer_tile); i++)
+      for (i64 j = std::max(i, col0); j < std::min(n_, col0 + outer_tile); j++)
+        out[static_cast<std::size_t>(j * n_ + i)] = out[static_cast<std::size_t>(i * n_ + j)] =
+            static_cast<float>(tile[(i - row0) * outer_tile + j - col0] /
+                               static_cast<double>(tokens_));
+  });
   return out;
+}
+
+double GramSum::inner(Matrix<const float> g, Pool& pool) const {
+  PARE_CHECK(g.rows == n_ && g.cols == n_);
+  std::vector<double> parts(static_cast<std::size_t>(TileGrid{n_}.count()));
+  each_tile(pool, [&](i64 t, i64 row0, i64 col0, const double* tile) {
+    double sum = 0;
+    for (i64 i = row0; i < std::min(n_, row0 + outer_tile); i++)
+      for (i64 j = std::max(i, col0); j < std::min(n_, col0 + outer_tile); j++)
+        sum += (i == j ? 1.0 : 2.0) * tile[(i - row0) * outer_tile + j - col0] *
+               static_cast<double>(g.row(i)[j]);
+    parts[static_cast<std::size_t>(t)] = sum;
+  });
+  double total = 0;
+  for (double part : parts) total += part;
+  return total;
 }
 
 }  // namespace pare

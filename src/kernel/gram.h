@@ -29,11 +29,16 @@ class GramSum {
   // it had not been asked for.
   std::vector<float> mean(Pool&) const;
 
+  // Sum over i, j of the sum of x x^T times g, for a symmetric g (n, n). In double.
+  double inner(Matrix<const float> g, Pool&) const;
+
   // Memory of the sums: half a matrix of doubles, about that of the floats of mean().
   static i64 bytes(i64 n);
 
  private:
   void flush(Pool&);
+  template <class F>
+  void each_tile(Pool&, const F& use) const;
 
   i64 n_, tokens_ = 0, waiting_ = 0;
   unsigned isa_;

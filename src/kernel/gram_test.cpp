@@ -139,6 +139,28 @@ TEST(Gram, TheMeanMayBeAskedForOnTheWay) {
   EXPECT_EQ(sum.mean(pool), gram(x, n, 600, 1, isa_here()));
 }
 
+TEST(Gram, InnerProductWithASymmetricMatrix) {
+  const i64 n = 200, tokens = 300;
+  const std::vector<float> x = normal<float>(tokens * n, 9),
+                           g = gram(normal<float>(50 * n, 10), n, 50, 1, isa_here());
+  double first = 0;
+  for (int threads : {1, 2, 3}) {
+    Pool pool(threads);
+    GramSum sum(n);
+    sum.add({x.data(), tokens, n}, pool);
+    const double got = sum.inner({g.data(), n, n}, pool);
+    if (threads == 1) first = got;
+    EXPECT_EQ(got, first);
+  }
+  double want = 0;  // sum over tokens of x^T g x
+  for (i64 t = 0; t < tokens; t++)
+    for (i64 i = 0; i < n; i++)
+      for (i64 j = 0; j < n; j++)
+        want += static_cast<double>(x[static_cast<std::size_t>(t * n + i)]) *
+                x[static_cast<std::size_t>(t * n + j)] * g[static_cast<std::size_t>(i * n + j)];
+  EXPECT_NEAR(first, want, std::abs(want) * 1e-5);
+}
+
 // A plain float sum of this many equal products would be off by a percent; the chains are not.
 TEST(Gram, DoesNotDriftOverManyTokens) {
   const i64 n = 4, rows = 4096, repeats = 64;

@@ -351,6 +351,31 @@ struct Encoder::State {
     params[static_cast<std::size_t>(group)] = p;
   }
 
+  void set_minimum(i64 group, i64 row, i64 col, float minimum) {
+    Params& p = params[static_cast<std::size_t>(group)];
+    const Limits range = limits_of(s.code);
+    if (s.offset == Offset::zero) {
+      const float steps = std::clamp(minimum * p.inverse, 0.0f, range.high - range.low);
+      p.zero = static_cast<int>(range.low + round_even(steps));
+      zeros[static_cast<std::size_t>(group)] = static_cast<std::int8_t>(p.zero);
+      return;
+    }
+    float unit = 1;
+    if (s.second_level) {
+      const i64 super = s.super_count == 0
+                            ? 0
+                            : row * up(group_cols, s.super_count) + col / s.cols / s.super_count;
+      std::uint32_t stored = 0;
+      std::memcpy(&stored, super_mins.data() + super * width(s.super),
+                  static_cast<std::size_t>(width(s.super)));
+      unit = decode(s.super, stored);
+      minimum = unit > 0 ? std::clamp(minimum / unit, 0.0f, limits_of(s.scale).high) : 0;
+    }
+    const std::uint32_t stored = encode(s.scale, minimum);
+    p.min = decode(s.scale, stored) * unit;
+    put(mins, s.scale, group, stored);
+  }
+
   // Groups [first, first + n) of one row share second-level scales: fit each freely, then round
   // together.
   void fit_super(i64 row, i64 col, const Tile& tile, i64 first) {
@@ -529,6 +554,22 @@ void Encoder::fit(i64 row, i64 col, Matrix<const float> values, std::span<const 
 }
 
 float Encoder::snap(i64 row, i64 col, float want) { return state_->snap(row, col, want); }
+
+float Encoder::scale(i64 row, i64 col) const {
+  return state_->params[static_cast<std::size_t>(state_->group_index(row, col))].scale;
+}
+
+float Encoder::minimum(i64 row, i64 col) const {
+  const Params& p = state_->params[static_cast<std::size_t>(state_->group_index(row, col))];
+  return state_->s.offset == Offset::zero
+             ? p.scale * (static_cast<float>(p.zero) - limits_of(state_->s.code).low)
+             : p.min;
+}
+
+void Encoder::set_minimum(i64 row, i64 col, float minimum) {
+  PARE_CHECK(state_->s.offset != Offset::none);
+  state_->set_minimum(state_->group_index(row, col), row, col, minimum);
+}
 
 Tensor Encoder::finish() {
   State& st = *state_;

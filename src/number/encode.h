@@ -44,6 +44,13 @@ class Encoder {
   // Stores the code nearest to `want` under the fitted parameters; returns what it decodes to.
   float snap(i64 row, i64 col, float want);
 
+  // The fitted group of a weight in one form for both kinds of offset: x = scale * q - minimum, q
+  // counted from 0 (a zero point z is a minimum of scale * (z - lowest code)).
+  float scale(i64 row, i64 col) const;
+  float minimum(i64 row, i64 col) const;
+  // Replaces it after fit, rounded to what the scheme stores. Only for schemes with an offset.
+  void set_minimum(i64 row, i64 col, float);
+
   Tensor finish();  // once
 
  private:

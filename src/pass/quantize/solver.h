@@ -30,16 +30,24 @@ struct Solution {
 };
 
 // Relative error of the outputs, tr(E G E^T) / tr(W G W^T) with E = W - decode(stored); without a
-// Gram matrix G is the diagonal of E[x^2], without statistics the identity. In double; 0 / 0 is 0.
+// Gram matrix G is the diagonal of E[x^2], without statistics the identity. Sums in double (with a
+// Gram matrix, products of rows are floats in chains of 256, kernel/gram.h); 0 / 0 is 0.
 double output_error(const MatrixTask&, const Tensor& stored, Pool&);
+
+// All solvers: Errors QU-040 for a weight and QU-041 for a statistic that is not finite, with the
+// matrix and the place; QU-043 for statistics of another width.
 
 // Rounding to nearest with importances E[x^2] when there are statistics.
 Solution solve_rtn(const MatrixTask&, Pool&);
 
 // GPTQ (Frantar et al. 2022, arXiv:2210.17323): columns in order, the error of each is made up by
-// those that follow, through the Cholesky factor of the inverse Gram matrix.
+// those that follow, through the Cholesky factor of the inverse Gram matrix. Groups are fitted with
+// importances E[x^2]. A column whose input is always zero is rounded to nearest. When the factor
+// does not exist, damping is raised tenfold up to 1 (a note says so), and beyond that the matrix is
+// rounded to nearest (degraded). Errors QU-042 (no Gram matrix), QU-044 (a sparse scheme), QU-045
+// (options out of range). The same bits on every ISA.
 enum class ActOrder : std::uint8_t {
-  none,   // columns as they lie
+  none,   // columns as they lie; groups are fitted when the walk comes to them
   fixed,  // by falling E[x^2]; groups stay where they are, fitted before the walk (static groups)
 };
 struct GptqOptions {
@@ -50,7 +58,9 @@ struct GptqOptions {
 };
 Solution solve_gptq(const MatrixTask&, const GptqOptions&, Pool&);
 
-// HQQ (Badri, Shaji 2023): without data, the zero point that minimises a p-norm of the error.
+// HQQ (Badri, Shaji 2023): without data, the zero point that minimises a p-norm of the error, from
+// the scale that `fit` gives (Range::absmax is the published start). Errors QU-046 (a scheme
+// without offset), QU-044 (a sparse scheme), QU-047 (options out of range).
 struct HqqOptions {
   double p = 0.7, beta = 10, growth = 1.01;
   int rounds = 20;
