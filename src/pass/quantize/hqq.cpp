@@ -8,8 +8,9 @@
 //
 // Offsets are in the form x = scale * q - minimum, q from 0 (number/encode.h). HQQ's float zero
 // point is minimum / scale; what is stored here is the minimum, or with an integer zero point its
-// rounding. Since the store rounds, each round's offset is judged as stored and the best one kept:
-// the result is never worse in the p-norm than the fitted group it starts from.
+// rounding. As in the published code rounds are judged by mean |w - w'|; since the store rounds,
+// each offset is judged as stored and the best one kept: the result is never worse in that measure
+// than the fitted group it starts from.
 #include <algorithm>
 #include <cmath>
 
@@ -18,7 +19,8 @@
 namespace pare {
 namespace {
 
-float round_even(float x) { return std::nearbyint(x); }
+// 1.5 * 2^23: adding and subtracting rounds to nearest even.
+float round_even(float x) { return (x + 12582912.0f) - 12582912.0f; }
 
 // One group: values of a row (or the rows of a block) that share scale and offset.
 struct Group {
@@ -26,50 +28,50 @@ struct Group {
   i64 row, col, rows, cols;
   const MatrixTask& task;
   float top;  // the largest q
+  float scale = 0, inverse = 0;
 
+  // f(w, scale * q) for every weight under a minimum.
   template <class F>
-  void each(const F& f) const {
-    for (i64 r = row; r < row + rows; r++)
-      for (i64 c = col; c < col + cols; c++) f(task.weights.row(r)[c]);
+  void each(float minimum, const F& f) const {
+    for (i64 r = row; r < row + rows; r++) {
+      const float* w = task.weights.row(r) + col;
+      for (i64 c = 0; c < cols; c++)
+        f(w[c], scale * round_even(std::clamp((w[c] + minimum) * inverse, 0.0f, top)));
+    }
   }
 
-  float code(float w, float scale, float minimum) const {
-    return std::clamp(round_even((w + minimum) / scale), 0.0f, top);
-  }
-
-  double norm(float scale, float minimum, double p) const {
+  double error(float minimum) const {
     double sum = 0;
-    each([&](float w) {
-      const float e = w - (scale * code(w, scale, minimum) - minimum);
-      if (e != 0) sum += std::pow(std::abs(static_cast<double>(e)), p);
-    });
+    each(minimum, [&](float w, float product) { sum += std::abs(w - (product - minimum)); });
     return sum;
   }
 
-  // The mean of scale * q - (w - E) with E the shrunken error.
-  float next(float scale, float minimum, double p, double beta) const {
+  // The mean of scale * q - (w - E), E the shrunken errors: those up to `dead` shrink to nothing.
+  float next(float minimum, double p, double beta) const {
+    const float dead = static_cast<float>(std::pow(beta, -1 / (2 - p)));
     double sum = 0;
-    each([&](float w) {
-      const double stored = static_cast<double>(scale) * code(w, scale, minimum);
-      const double error = w - (stored - minimum), size = std::abs(error);
-      const double kept = size > 0 ? std::max(0.0, size - std::pow(size, p - 1) / beta) : 0.0;
-      sum += stored - (w - std::copysign(kept, error));
+    each(minimum, [&](float w, float product) {
+      sum += product - w;
+      const float e = w - (product - minimum), size = std::abs(e);
+      if (size > dead)
+        sum += std::copysign(size - std::pow(static_cast<double>(size), p - 1) / beta, e);
     });
     return static_cast<float>(sum / static_cast<double>(rows * cols));
   }
 
-  void solve(const HqqOptions& o) const {
-    const float scale = encoder.scale(row, col);
+  void solve(const HqqOptions& o) {
+    scale = encoder.scale(row, col);
     if (!(scale > 0)) return;
+    inverse = 1 / scale;
     float minimum = encoder.minimum(row, col), best = minimum;
-    double least = norm(scale, best, o.p), beta = o.beta;
+    double least = error(best), beta = o.beta;
     for (int round = 0; round < o.rounds; round++, beta *= o.growth) {
-      const float moved = next(scale, minimum, o.p, beta);
+      const float moved = next(minimum, o.p, beta);
       if (moved == minimum) break;
       minimum = moved;
       encoder.set_minimum(row, col, moved);
       const float stored = encoder.minimum(row, col);
-      const double now = norm(scale, stored, o.p);
+      const double now = error(stored);
       if (now < least) least = now, best = stored;
     }
     encoder.set_minimum(row, col, best);
