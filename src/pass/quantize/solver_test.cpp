@@ -251,8 +251,9 @@ TEST(Gptq, InputsThatAreAlwaysZeroAreRoundedToNearest) {
         const std::size_t i = static_cast<std::size_t>(r * cols + dead);
         // Within half a step unless the group's range was clipped, which the weight then exceeds.
         const float step = scale_at(got.tensor, r, dead);
-        if (std::abs(weights[i]) < 7 * step)
+        if (std::abs(weights[i]) < 7 * step) {
           EXPECT_LE(std::abs(values[i] - weights[i]), 0.5001f * step);
+        }
       }
   }
 }
@@ -364,8 +365,10 @@ TEST(Hqq, LowersTheMeanError) {
       const double before = mean_error(weights, solve_rtn(task, pool).tensor);
       const double after = mean_error(weights, solve_hqq(task, {}, pool).tensor);
       EXPECT_LE(after, before * (1 + 1e-6)) << scheme;
-      if (range == Range::absmax && task.scheme.cols == 64 && task.scheme.offset == Offset::minimum)
+      if (range == Range::absmax && task.scheme.cols == 64 &&
+          task.scheme.offset == Offset::minimum) {
         EXPECT_LT(after, 0.995 * before) << scheme;
+      }
       HqqOptions none;
       none.rounds = 0;
       expect_same(solve_hqq(task, none, pool).tensor, solve_rtn(task, pool).tensor, scheme);
