@@ -23,6 +23,7 @@ namespace pare {
 namespace {
 
 constexpr double most_damping = 1;
+constexpr i64 rows_at_once = 8;
 
 void refuse_what_cannot_be(const MatrixTask& task, const GptqOptions& options) {
   if (task.scheme.sparsity != Sparsity::dense)
@@ -146,15 +147,22 @@ struct Walk {
     });
   }
 
-  // Columns [from, to) of one row within the block [first, last).
-  void walk_row(i64 row, i64 from, i64 to, i64 first, i64 last) {
-    float* w = weights.data() + row * cols;
+  // Columns [from, to) of a few rows within the block [first, last). A step of one row waits for
+  // its rounding; the other rows' steps fill that time.
+  void walk_rows(i64 begin, i64 end, i64 from, i64 to, i64 first, i64 last) {
     for (i64 j = from; j < to; j++) {
-      const float* step = u.data() + (j - first) * (cols - first) + (j - first);
-      const float error =
-          (w[j] - encoder.snap(row, order[static_cast<std::size_t>(j)], w[j])) / step[0];
-      if (error != 0) subtract_scaled(step + 1, error, last - j - 1, w + j + 1);
-      errors[static_cast<std::size_t>((j - first) * rows + row)] = error;
+      const float* step = u.data() + (j - first) * (cols - first);  // zero before its diagonal
+      const float diagonal = step[j - first];
+      // From a whole vector on: the columns before j + 1 in it are stored already or get zero.
+      const i64 start = (j + 1 - first) / 16 * 16;
+      for (i64 row = begin; row < end; row++) {
+        float* w = weights.data() + row * cols;
+        const float stored = encoder.snap(row, order[static_cast<std::size_t>(j)], w[j]);
+        const float error = (w[j] - stored) / diagonal;
+        errors[static_cast<std::size_t>((j - first) * rows + row)] = error;
+        if (error != 0)
+          subtract_scaled(step + start, error, last - first - start, w + first + start);
+      }
     }
   }
 
@@ -168,7 +176,8 @@ struct Walk {
           for (i64 row = begin; row < end; row += unit_rows)
             fit_unit(row, from, weights.data() + row * cols + from, cols);
       }
-      for (i64 row = begin; row < end; row++) walk_row(row, from, to, first, last);
+      for (i64 row = begin; row < end; row += rows_at_once)
+        walk_rows(row, std::min(end, row + rows_at_once), from, to, first, last);
       from = to;
     }
   }
