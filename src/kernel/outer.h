@@ -24,6 +24,7 @@ void outer(Outer, Matrix<double> c, Matrix<const double> a, Matrix<const double>
            Pool&, unsigned isa = isa_here());
 
 // y[i] = fma(-scale, x[i], y[i]): one row of such a sum, the same bits on every ISA.
+// For many short rows ask isa_here() once: it reads the environment.
 void subtract_scaled(const float* x, float scale, i64 n, float* y, unsigned isa = isa_here());
 
 }  // namespace pare

@@ -99,6 +99,7 @@ struct Walk {
   const std::vector<i64>& order;
   const InverseFactor& factor;
   Pool& pool;
+  unsigned isa = isa_here();
   Encoder encoder;
   i64 rows, cols, unit_rows, unit_cols;
   bool fit_on_the_way;
@@ -161,7 +162,7 @@ struct Walk {
         const float error = (w[j] - stored) / diagonal;
         errors[static_cast<std::size_t>((j - first) * rows + row)] = error;
         if (error != 0)
-          subtract_scaled(step + start, error, last - first - start, w + first + start);
+          subtract_scaled(step + start, error, last - first - start, w + first + start, isa);
       }
     }
   }
@@ -206,7 +207,8 @@ struct Walk {
       if (last < cols)
         outer(Outer::subtract, {weights.data() + last, rows, cols - last, cols},
               Matrix<const float>(errors.data(), size, rows),
-              Matrix<const float>(u.data() + size, size, cols - last, cols - first), false, pool);
+              Matrix<const float>(u.data() + size, size, cols - last, cols - first), false, pool,
+              isa);
       first = last;
     }
     return encoder.finish();
