@@ -246,6 +246,16 @@ class Assembler {
   std::set<std::string, std::less<>> used_;
 };
 
+// PyTorch's .bin files are zip archives or bare pickles; llama2.c's begin with small integers.
+bool looks_pickled(const fs::path& path) {
+  const Blob file = map_file(path);
+  if (file.size() < 4) return false;
+  touch(file.slice(0, 4), path.string());
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned>(file.bytes[i]); };
+  return (byte(0) == 'P' && byte(1) == 'K' && byte(2) == 3 && byte(3) == 4) ||
+         (byte(0) == 0x80 && byte(1) >= 2 && byte(1) <= 5 && byte(3) != 0);
+}
+
 Model load_path(const fs::path& path) {
   std::error_code status;
   if (fs::is_directory(path, status)) {
@@ -255,12 +265,14 @@ Model load_path(const fs::path& path) {
   }
   const std::string ext = path.extension().string();
   if (ext == ".gguf") return assemble(read_gguf(path));
-  if (ext == ".bin") return assemble(read_llama2c(path));
+  const bool pickle = ext == ".pt" || ext == ".pth" || ext == ".ckpt" || ext == ".pkl" ||
+                      (ext == ".bin" && looks_pickled(path));
+  if (ext == ".bin" && !pickle) return assemble(read_llama2c(path));
   if (ext == ".safetensors" || ext == ".json")
     fail_input("MO-004", "this is one file of a model", {{"file", path.string()}},
                fmt::format("give its folder: {}",
                            path.has_parent_path() ? path.parent_path().string() : "."));
-  if (ext == ".pt" || ext == ".pth" || ext == ".ckpt")
+  if (pickle)
     fail_input("MO-004", "pickled weights can run code when they are opened and are not read",
                {{"file", path.string()}},
                "convert them with Transformers' save_pretrained(folder, safe_serialization=True)");

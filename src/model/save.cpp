@@ -9,6 +9,7 @@
 #include <set>
 
 #include "file/gguf.h"
+#include "file/io.h"
 #include "file/publish.h"
 #include "model/arch/common.h"
 #include "model/checkpoint.h"
@@ -204,14 +205,6 @@ void write_template(const fs::path& source, const fs::path& to, std::vector<std:
   names.push_back("chat_template.jinja");
 }
 
-void copy_side_file(const fs::path& from, const fs::path& to) {
-  std::error_code status;
-  fs::copy_file(from, to, fs::copy_options::overwrite_existing, status);
-  if (status)
-    fail(Exit::resources, "IO-005", "a side file cannot be copied",
-         {{"file", from.string()}, {"output", to.string()}, {"reason", status.message()}});
-}
-
 // The other files of the source folder. A tokenizer that lies elsewhere, or in a form that
 // Transformers does not read, is written as tokenizer.json.
 std::vector<std::string> carry(const Model& m, const fs::path& to, const Log& log) {
@@ -224,7 +217,7 @@ std::vector<std::string> carry(const Model& m, const fs::path& to, const Log& lo
       if (!own_tokenizer && of_tokenizer(name)) continue;
       readable =
           readable || name == "tokenizer.json" || name == "tokenizer.model" || name == "vocab.json";
-      copy_side_file(m.path / name, to / name);
+      copy_file_from(m.path, name, to / name);  // a link may not lead out of the model
       names.push_back(name);
       if (name.ends_with(".py")) log.warning(name + " is program code; it was copied unread");
     }
