@@ -6,6 +6,20 @@
 
 namespace pare {
 
+i64 count_non_finite(const Tensor& t, Pool& pool) {
+  std::atomic<i64> bad{0};
+  pool.run(t.rows(), 16, [&](i64 begin, i64 end) {
+    std::vector<float> row(static_cast<std::size_t>(t.cols()));
+    i64 local = 0;
+    for (i64 r = begin; r < end; r++) {
+      decode_row(t, r, row);
+      for (float x : row) local += std::isfinite(x) ? 0 : 1;
+    }
+    bad += local;
+  });
+  return bad;
+}
+
 Integrity integrity(const Model& model, Pool& pool, const Log& log) {
   Integrity result;
   double total = 0;

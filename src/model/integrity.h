@@ -12,6 +12,9 @@ struct Integrity {
   std::string first_bad;  // slot name, when non_finite > 0
 };
 
+// Values that are no finite numbers. Rows are decoded one at a time a thread.
+i64 count_non_finite(const Tensor&, Pool&);
+
 // Loads each tensor once, one in memory at a time.
 Integrity integrity(const Model&, Pool&, const Log&);
 

@@ -9,6 +9,8 @@
 
 #include <algorithm>
 
+#include "model/integrity.h"
+
 namespace pare {
 namespace {
 
@@ -131,6 +133,16 @@ std::string describe(const QuantizeOptions& o) {
   return line + " method=rtn";
 }
 
+// The nearest code to NaN is a guess, and one infinity makes a whole group's scale infinite.
+void refuse_non_finite(const Tensor& source, const std::string& name, Pool& pool) {
+  const i64 bad = count_non_finite(source, pool);
+  if (bad == 0) return;
+  fail_input("QU-004", "a matrix has values that are not finite, which no code stands for",
+             {{"tensor", name}, {"found", fmt::format("{} of {} values", bad, source.count())}},
+             fmt::format("get the file again, or leave the matrix as it is with --skip '{}'",
+                         name.substr(0, name.rfind('.'))));
+}
+
 Model run(Model model, const QuantizeOptions& options, const std::string& line, Context& context) {
   const Spec planned = plan(model.spec, options);
   for (const Slot& slot : slots(planned)) {
@@ -145,8 +157,11 @@ Model run(Model model, const QuantizeOptions& options, const std::string& line, 
       model.evidence.push_back({"quantize", slot.name, "bits per weight",
                                 bits_per_weight(weight.scheme, slot.shape[0], slot.shape[1]),
                                 bits_per_weight(scheme, slot.shape[0], slot.shape[1])});
-      weight.load = [load = weight.load, scheme, fit = options.fit, &pool = context.pool] {
-        return requantize(load(), scheme, fit, {}, &pool);
+      weight.load = [load = weight.load, name = slot.name, scheme, fit = options.fit,
+                     &pool = context.pool] {
+        const Tensor source = load();
+        refuse_non_finite(source, name, pool);
+        return requantize(source, scheme, fit, {}, &pool);
       };
       weight.scheme = scheme;
     }
