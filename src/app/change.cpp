@@ -49,6 +49,8 @@ QuantizeOptions quantize_options(const QuantizeCommand& o) {
   if (!(o.percentile > 0 && o.percentile <= 100))
     fail(Exit::usage, "CL-009", "--percentile is out of range",
          {{"found", fmt::format("{}", o.percentile)}, {"need", "above 0, at most 100"}});
+  if (options.fit.range != Range::percentile && o.percentile != QuantizeCommand{}.percentile)
+    fail(Exit::usage, "CL-009", "--percentile needs --range percentile", {{"found", o.range}});
   return options;
 }
 

@@ -6,6 +6,8 @@
 #include <sys/resource.h>
 
 #include <CLI/CLI.hpp>
+#include <charconv>
+#include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -18,7 +20,7 @@
 namespace pare {
 namespace {
 
-// Examples shown by --help; tests/cli runs them.
+// Examples shown by --help; tools/run_doc_commands.py runs them.
 const std::map<std::string, const char*> examples = {
     {"show", "pare show models/pare-tales\npare show model.gguf --tensors --json"},
     {"run",
@@ -26,7 +28,7 @@ const std::map<std::string, const char*> examples = {
      "pare run MODEL --ids prompts.jsonl --tokens 40 --greedy --json"},
     {"tokenize",
      "pare tokenize models/pare-tales \"The old boat.\"\n"
-     "pare tokenize models/pare-tales --file story.txt --json\n"
+     "pare tokenize models/pare-tales --file models/heldout.txt --json\n"
      "echo '[12, 55]' | pare tokenize models/pare-tales --file - --decode"},
     {"convert",
      "pare convert stories260K.bin --tokenizer tok512.bin -o stories\n"
@@ -44,13 +46,15 @@ const std::map<std::string, const char*> examples = {
     {"eval",
      "pare eval models/pare-tales --text models/heldout.txt\n"
      "pare eval out --text models/heldout.txt --against models/pare-tales --json\n"
-     "pare eval models/pare-tales --tasks blimp/wh_island.jsonl"},
+     "pare eval models/pare-tales --tasks pairs.jsonl"},
     {"bench", "pare bench models/pare-tales --prompt 256 --generate 64 --batch 1"},
     {"roof", "pare roof\npare roof --seconds 0.1 --json"},
     {"compare",
      "pare compare models/pare-tales --text models/heldout.txt --recipe int8:channel "
      "--recipe int8:channel+int8:token --recipe int4:g32"},
-    {"random", "pare random --like llama-3.2-1b -o random-1b --weights int4:g32"},
+    {"random",
+     "pare random --like smollm2-135m -o random-135m --weights int4:g32\n"
+     "pare random --like models/pare-tales -o random-tales --seed 7"},
 };
 
 struct Flags {
@@ -59,13 +63,29 @@ struct Flags {
   std::string color = "auto";
 };
 
-void add_common(CLI::App& app, Flags& flags) {
+void add_output(CLI::App& app, Flags& flags) {
   app.add_flag("--json", flags.json, "print one JSON object on stdout");
   app.add_flag("-q,--quiet", flags.quiet, "no progress and no notes on stderr");
   app.add_option("--color", flags.color, "colour on stderr: auto, always, never")
       ->check(CLI::IsMember({"auto", "always", "never"}));
+}
+
+void add_common(CLI::App& app, Flags& flags) {
+  add_output(app, flags);
   app.add_option("--threads", flags.common.threads, "threads (default: all processors)")
       ->check(CLI::Range(1, 1024));
+}
+
+// What CLI11 lets through: signs and overflow of an unsigned number, NaN within any range.
+std::string check_seed(const std::string& word) {
+  std::uint64_t value = 0;
+  const char* end = word.data() + word.size();
+  const auto parsed = std::from_chars(word.data(), end, value);
+  const bool good = parsed.ec == std::errc() && parsed.ptr == end;
+  return good ? "" : fmt::format("{} is not a number from 0 to 2^64 - 1", pare::quoted(word));
+}
+std::string check_number(const std::string& word) {
+  return std::isfinite(std::strtod(word.c_str(), nullptr)) ? "" : word + " is not a number";
 }
 
 void add_tokenizer(CLI::App& app, Flags& flags) {
@@ -124,28 +144,33 @@ void define_inspect(CLI::App& app, Commands& c, Flags& f) {
 
   CLI::App* tokenize = app.add_subcommand("tokenize", "Text to token ids and back");
   tokenize->add_option("model", c.tokenize.model, "model folder or tokenizer file")->required();
-  tokenize->add_option("text", c.tokenize.text, "the text");
+  tokenize->add_option("text", c.tokenize.text, "the text (empty: \"\")");
   tokenize->add_option("--file", c.tokenize.file, "read the text from FILE (- is standard input)");
-  tokenize->add_flag("--decode", c.tokenize.decode, "the text is JSON lists of ids, one a line");
+  CLI::Option* decode =
+      tokenize->add_flag("--decode", c.tokenize.decode, "the text is a JSON list of ids");
   tokenize->add_flag("!--no-special", c.tokenize.special, "do not add begin or end tokens");
-  tokenize->add_flag("--pieces", c.tokenize.pieces, "also print each token's text");
-  add_common(*tokenize, f);
+  tokenize->add_flag("--pieces", c.tokenize.pieces, "also print each token's text")
+      ->excludes(decode);
+  add_output(*tokenize, f);
 }
 
 void define_run(CLI::App& app, Commands& c, Flags& f) {
   CLI::App* run = app.add_subcommand("run", "Generate text");
   run->add_option("model", c.run.model, model_help)->required();
-  run->add_option("prompt", c.run.prompt, "the prompt (- is standard input)");
+  CLI::Option* prompt = run->add_option("prompt", c.run.prompt, "the prompt (- is standard input)");
   run->add_option("--ids", c.run.ids,
-                  "prompts as token ids, one JSON list a line, run as one batch");
+                  "prompts as token ids, one JSON list a line, run as one batch")
+      ->excludes(prompt);
   run->add_option("--tokens", c.run.tokens, "tokens to generate")->check(CLI::Range(1, 1 << 24));
-  run->add_flag("--greedy", c.run.greedy, "always the most likely token");
-  run->add_option("--temperature", c.run.sampling.temperature, "0 is greedy");
-  run->add_option("--top-k", c.run.sampling.top_k, "keep the K most likely tokens (0: all)");
-  run->add_option("--top-p", c.run.sampling.top_p,
-                  "keep the most likely P of probability (1: all)");
-  run->add_option("--min-p", c.run.sampling.min_p, "keep what is at least P times the most likely");
-  run->add_option("--seed", c.run.seed, "seed of the sampling");
+  CLI::Option* greedy = run->add_flag("--greedy", c.run.greedy, "always the most likely token");
+  run->add_option("--temperature", c.run.sampling.temperature, "0 is greedy")->excludes(greedy);
+  run->add_option("--top-k", c.run.sampling.top_k, "keep the K most likely tokens (0: all)")
+      ->excludes(greedy);
+  run->add_option("--top-p", c.run.sampling.top_p, "keep the most likely P of probability (1: all)")
+      ->excludes(greedy);
+  run->add_option("--min-p", c.run.sampling.min_p, "keep what is at least P times the most likely")
+      ->excludes(greedy);
+  run->add_option("--seed", c.run.seed, "seed of the sampling")->check(check_seed);
   run->add_flag("!--no-stop", c.run.stop_at_end, "go on after an end token");
   run->add_option("--kv", c.run.kv, "code of the cache: f32 f16 bf16 int8 e4m3");
   run->add_flag("--reference", c.run.reference, "scalar reference arithmetic (slow)");
@@ -166,10 +191,12 @@ void define_change(CLI::App& app, Commands& c, Flags& f) {
   CLI::App* quantize = app.add_subcommand("quantize", "Quantize by rounding to nearest");
   quantize->add_option("model", c.quantize.model, model_help)->required();
   quantize->add_option("-o,--out", c.quantize.out, "folder to write")->required();
-  quantize->add_option("--weights", c.quantize.weights,
-                       "scheme of the matrices: int4:g128, nf4:g64, ...");
-  quantize->add_option("--activations", c.quantize.activations, "int8:token, e4m3:token, ...");
-  quantize->add_option("--only", c.quantize.only, "only matrices that match PATTERN (repeatable)");
+  CLI::Option* weights = quantize->add_option("--weights", c.quantize.weights,
+                                              "scheme of the matrices: int4:g128, nf4:g64, ...");
+  quantize->add_option("--activations", c.quantize.activations, "int8:token, e4m3:token, ...")
+      ->needs(weights);
+  quantize->add_option("--only", c.quantize.only, "only matrices that match PATTERN (repeatable)")
+      ->needs(weights);
   quantize->add_option("--skip", c.quantize.skip, "not matrices that match PATTERN (repeatable)");
   quantize->add_option(
       "--rule", c.quantize.rules,
@@ -194,7 +221,7 @@ void define_change(CLI::App& app, Commands& c, Flags& f) {
       ->required();
   random->add_option("-o,--out", c.random.out, "folder to write")->required();
   random->add_option("--weights", c.random.weights, "scheme of the matrices");
-  random->add_option("--seed", c.random.seed, "seed of the weights");
+  random->add_option("--seed", c.random.seed, "seed of the weights")->check(check_seed);
   random->add_flag("--force", c.random.force, "replace an existing folder");
   add_common(*random, f);
 }
@@ -251,13 +278,16 @@ void define_measure(CLI::App& app, Commands& c, Flags& f) {
   eval->add_option("model", c.eval.model, model_help)->required();
   eval->add_option("--text", c.eval.text, "text FILE (- is standard input)");
   eval->add_option("--ids", c.eval.ids, "token ids instead of text, one JSON list a line");
-  eval->add_option("--tasks", c.eval.tasks, "multiple choice, JSONL");
+  CLI::Option* tasks = eval->add_option("--tasks", c.eval.tasks, "multiple choice, JSONL");
   eval->add_option("--against", c.eval.against, "model to compare with");
-  eval->add_option("--logits", c.eval.logits, "with --ids: write all logits to a safetensors FILE");
+  CLI::Option* logits = eval->add_option("--logits", c.eval.logits,
+                                         "with --ids: write all logits to a safetensors FILE");
   eval->add_option("--kv", c.eval.kv, "code of the cache: f32 f16 bf16 int8 e4m3");
   eval->add_flag("--reference", c.eval.reference, "scalar reference arithmetic (slow)");
-  eval->add_flag("--force", c.eval.force, "replace an existing logits file");
+  eval->add_flag("--force", c.eval.force, "replace an existing logits file")->needs(logits);
   add_protocol(*eval, c.eval.protocol);
+  for (const char* flag : {"--window", "--stride", "--limit"})
+    tasks->excludes(eval->get_option(flag));
   add_common(*eval, f);
   add_tokenizer(*eval, f);
 
@@ -269,7 +299,8 @@ void define_measure(CLI::App& app, Commands& c, Flags& f) {
 
   CLI::App* roof = app.add_subcommand("roof", "Measure this machine: bandwidth and peak per code");
   roof->add_option("--seconds", c.roof.seconds, "time of each measurement")
-      ->check(CLI::Range(0.01, 60.0));
+      ->check(CLI::Range(0.01, 60.0))
+      ->check(check_number);
   add_common(*roof, f);
 
   CLI::App* compare = app.add_subcommand(
@@ -340,23 +371,30 @@ Error usage_error(const CLI::App& app, const CLI::ParseError& e, int argc, char*
             best.empty() ? "`pare --help` lists the commands"
                          : fmt::format("did you mean `pare {}`?", best)};
   }
-  std::string hint = chosen == nullptr
-                         ? "`pare --help` lists the commands"
-                         : fmt::format("`pare {} --help` shows its flags", chosen->get_name());
-  if (chosen != nullptr) {
-    const std::vector<std::string> known = flag_names(*chosen);
-    for (int i = 2; i < argc; i++) {
-      const std::string word = std::string(argv[i]).substr(0, std::string(argv[i]).find('='));
-      if (word.size() < 3 || word.substr(0, 2) != "--") continue;
-      if (std::find(known.begin(), known.end(), word) != known.end()) continue;
-      const std::string best = nearest(word, known);
-      if (!best.empty()) hint = fmt::format("did you mean {}?", best);
-      return {Exit::usage,
-              "CL-002",
-              fmt::format("there is no flag {} for `pare {}`", word, chosen->get_name()),
-              {},
-              hint};
-    }
+  if (chosen == nullptr && argc > 1) {
+    const std::string best = nearest(argv[1], flag_names(app));
+    return {Exit::usage,
+            "CL-002",
+            fmt::format("there is no flag {} before a command", pare::quoted(argv[1])),
+            {},
+            best.empty() ? "`pare --help` lists the commands"
+                         : fmt::format("did you mean `pare {}`?", best)};
+  }
+  if (chosen == nullptr)
+    return {Exit::usage, "CL-003", "there is no command", {}, "`pare --help` lists them"};
+  std::string hint = fmt::format("`pare {} --help` shows its flags", chosen->get_name());
+  const std::vector<std::string> known = flag_names(*chosen);
+  for (int i = 2; i < argc; i++) {
+    const std::string word = std::string(argv[i]).substr(0, std::string(argv[i]).find('='));
+    if (word.size() < 3 || word.substr(0, 2) != "--") continue;
+    if (std::find(known.begin(), known.end(), word) != known.end()) continue;
+    const std::string best = nearest(word, known);
+    if (!best.empty()) hint = fmt::format("did you mean {}?", best);
+    return {Exit::usage,
+            "CL-002",
+            fmt::format("there is no flag {} for `pare {}`", word, chosen->get_name()),
+            {},
+            hint};
   }
   return {Exit::usage, "CL-003", e.what(), {}, hint};
 }
@@ -413,6 +451,16 @@ int run_app(int argc, char** argv) {
     if (std::strcmp(argv[i], "--json") == 0) out.json = true;
   try {
     try {
+      // `pare help` and `pare help run` are what people try first.
+      const bool help_word = argc > 1 && std::strcmp(argv[1], "help") == 0;
+      std::vector<char*> words(argv, argv + argc);
+      std::string help = "--help";
+      if (help_word) {
+        words.erase(words.begin() + 1);
+        words.push_back(help.data());
+        argc = static_cast<int>(words.size());
+        argv = words.data();
+      }
       app.parse(argc, argv);
     } catch (const CLI::ParseError& e) {
       if (e.get_exit_code() == 0) {  // --help, --version

@@ -36,7 +36,8 @@ struct RunOptions {
   bool reference = false;
 };
 struct TokenizeOptions {
-  std::string model, text, file;
+  std::string model, file;
+  std::optional<std::string> text;
   bool decode = false, special = true, pieces = false;
 };
 struct ConvertOptions {

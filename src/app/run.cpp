@@ -105,9 +105,10 @@ void command_run(const RunOptions& o, const CommonOptions& common, const Output&
 void command_tokenize(const TokenizeOptions& o, const CommonOptions&, const Output& out) {
   const std::filesystem::path path(o.model);
   const Tokenizer tokenizer = load_tokenizer(find_tokenizer(o.model));
-  if (!o.file.empty() && !o.text.empty())
-    fail(Exit::usage, "CL-008", "give a text or --file, not both");
-  const std::string text = o.file.empty() ? o.text : read_text_argument(o.file);
+  if (o.file.empty() != o.text.has_value())
+    fail(Exit::usage, "CL-008", "give either a text or --file",
+         {{"found", o.text ? "both" : "neither"}}, "an empty text is \"\"");
+  const std::string text = o.text ? *o.text : read_text_argument(o.file);
   if (o.decode) {
     std::vector<std::int32_t> ids;
     std::string decoded;

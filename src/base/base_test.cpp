@@ -150,5 +150,16 @@ TEST(Blob, SlicesShareTheOwner) {
   EXPECT_EQ(static_cast<int>(tail.bytes[1]), 4);
 }
 
+TEST(Nearest, CountsASwapOfNeighboursAsOneChange) {
+  const std::vector<std::string> words = {"show", "run", "quantize", "tokenize"};
+  EXPECT_EQ(nearest("shwo", words), "show");
+  EXPECT_EQ(nearest("qauntize", words), "quantize");
+  EXPECT_EQ(nearest("tokenzie", words), "tokenize");
+  EXPECT_EQ(nearest("rnu", words), "run");
+  EXPECT_EQ(nearest("help", words), "");
+  EXPECT_EQ(nearest("", words), "");
+  EXPECT_EQ(nearest(std::string(100000, 'a'), {std::string(100000, 'a')}), "");  // not worth it
+}
+
 }  // namespace
 }  // namespace pare
