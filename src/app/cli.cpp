@@ -41,7 +41,8 @@ const std::map<std::string, const char*> examples = {
     {"export", "pare export out -o folder --format dense:f16"},
     {"recipe", "pare recipe check mixed.toml models/pare-tales"},
     {"choose",
-     "pare choose bits models/pare-tales --budget 4.25 -o mixed.toml\n"
+     "pare choose bits models/pare-tales --budget 4.25 --tokens 128 "
+     "--candidates int3:g64,int4:g64,int8:channel -o mixed.toml\n"
      "pare quantize models/pare-tales --recipe mixed.toml -o out"},
     {"eval",
      "pare eval models/pare-tales --text models/heldout.txt\n"
@@ -267,7 +268,7 @@ void define_choose(CLI::App& app, Commands& c, Flags& f) {
   bits->add_option("--tokens", o.tokens, "tokens to measure on")->check(CLI::Range(2, 1 << 24));
   bits->add_option("--window", o.window, "tokens of a sequence at most")
       ->check(CLI::Range(2, 1 << 20));
-  bits->add_option("--seed", o.seed, "seed of the model's own text");
+  bits->add_option("--seed", o.seed, "seed of the model's own text")->check(check_seed);
   bits->add_flag("--force", o.force, "replace an existing recipe");
   add_common(*bits, f);
   add_tokenizer(*bits, f);
