@@ -15,9 +15,10 @@
 namespace pare {
 namespace {
 
-// Two to eight bits, in codes that have fast kernels.
-constexpr const char* default_candidates[] = {"int2:g64",  "int3:g128", "int3:g64", "int3:g32",
-                                              "int4:g128", "int4:g64",  "int4:g32", "int8:channel"};
+// Two to eight bits. Five and six are run as bytes: they save storage, not bandwidth.
+constexpr const char* default_candidates[] = {"int2:g64",  "int3:g128",   "int3:g64", "int3:g32",
+                                              "int4:g128", "int4:g64",    "int4:g32", "int5:g64",
+                                              "int6:g64",  "int8:channel"};
 
 std::vector<Scheme> candidates_of(const ChooseBitsOptions& o) {
   std::vector<std::string> words = o.candidates;

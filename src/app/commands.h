@@ -60,7 +60,7 @@ struct ChooseBitsOptions {
   double budget = 0;  // bits per weight
   std::vector<std::string> candidates, only, skip;
   std::string range = "mse";
-  i64 tokens = 4096, window = 512;
+  i64 tokens = 2048, window = 512;
   std::uint64_t seed = 0;
   bool force = false;
 };

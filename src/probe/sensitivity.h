@@ -9,7 +9,7 @@
 
 namespace pare {
 
-// From a matrix as the model has it to its stored form; called on the calling thread.
+// From a matrix as the model has it to its stored form; called once for each candidate.
 using Rounder =
     std::function<Tensor(const std::string& matrix, const Tensor& weights, const Scheme&)>;
 
