@@ -15,10 +15,10 @@
 namespace pare {
 namespace {
 
-// Two to eight bits. Five and six are run as bytes: they save storage, not bandwidth.
-constexpr const char* default_candidates[] = {"int2:g64",  "int3:g128",   "int3:g64", "int3:g32",
-                                              "int4:g128", "int4:g64",    "int4:g32", "int5:g64",
-                                              "int6:g64",  "int8:channel"};
+// Codes that are also run at their width. Five and six bits are run as bytes: who wants to save
+// storage alone may name them.
+constexpr const char* default_candidates[] = {"int2:g64",  "int3:g128", "int3:g64", "int3:g32",
+                                              "int4:g128", "int4:g64",  "int4:g32", "int8:channel"};
 
 std::vector<Scheme> candidates_of(const ChooseBitsOptions& o) {
   std::vector<std::string> words = o.candidates;
@@ -129,11 +129,26 @@ Sensitivities remembered(const ChooseBitsOptions& o, const Spec& spec) {
   const Sensitivities s =
       parse_sensitivities(read_text_file(o.sensitivities, std::size_t{64} << 20), o.sensitivities);
   check(s, spec);
-  if (!o.candidates.empty() || !o.text.empty() || !o.only.empty() || !o.skip.empty())
+  if (!o.candidates.empty() || (!o.text.empty() && !o.verify) || !o.only.empty() || !o.skip.empty())
     fail(Exit::usage, "CH-004", "the sensitivities have been measured before",
          {{"file", o.sensitivities}},
          "leave out --candidates, --text, --only and --skip, or name another file");
   return s;
+}
+
+// The text of known sensitivities once more, to measure the mixture on.
+std::vector<Sequence> same_text(const Model& model, const ChooseBitsOptions& o,
+                                const Sensitivities& s, Pool& pool) {
+  std::string words;
+  std::vector<Sequence> text = calibration(model, o, pool, words);
+  i64 tokens = 0;
+  for (const Sequence& sequence : text) tokens += static_cast<i64>(sequence.ids.size());
+  if (words != s.text || tokens != s.tokens)
+    fail(Exit::usage, "CH-005", "--verify needs the text that the sensitivities were measured on",
+         {{"found", fmt::format("{} tokens of {}", tokens, words)},
+          {"need", fmt::format("{} tokens of {}", s.tokens, s.text)}},
+         "give the same --text, --tokens and --seed");
+  return text;
 }
 
 void write_text(const std::string& path, bool force, const std::string& text) {
@@ -218,6 +233,7 @@ void command_choose_bits(const ChooseBitsOptions& o, const CommonOptions& common
   const bool known = !o.sensitivities.empty() && std::filesystem::exists(o.sensitivities);
   if (known) {
     m.sensitivities = remembered(o, model.spec);
+    if (o.verify) m.text = same_text(model, o, m.sensitivities, pool);
   } else {
     m = measure(model, o, pool, out.log);
     if (!o.sensitivities.empty())

@@ -269,6 +269,8 @@ void define_choose(CLI::App& app, Commands& c, Flags& f) {
   bits->add_option("--window", o.window, "tokens of a sequence at most")
       ->check(CLI::Range(2, 1 << 20));
   bits->add_option("--seed", o.seed, "seed of the model's own text")->check(check_seed);
+  bits->add_flag("--verify", o.verify,
+                 "measure the mixture too when the sensitivities are known (give the same --text)");
   bits->add_flag("--force", o.force, "replace an existing recipe");
   add_common(*bits, f);
   add_tokenizer(*bits, f);

@@ -62,6 +62,7 @@ struct ChooseBitsOptions {
   std::string range = "mse";
   i64 tokens = 2048, window = 512;
   std::uint64_t seed = 0;
+  bool verify = false;  // measure the mixture also when the sensitivities are known
   bool force = false;
 };
 struct ExportOptions {
