@@ -38,7 +38,9 @@ const std::map<std::string, const char*> examples = {
      "pare quantize models/pare-tales -o out --weights int8:channel --activations int8:token\n"
      "pare quantize models/pare-tales -o out --weights int4:g32 --skip 'blocks.0.*' --head "
      "int8:channel"},
-    {"export", "pare export out -o folder --format dense:f16"},
+    {"export",
+     "pare export models/pare-tales -o tales.gguf --format gguf:Q4_K_M\n"
+     "pare export out -o folder --format dense:f16"},
     {"recipe", "pare recipe check mixed.toml models/pare-tales"},
     {"choose",
      "pare choose bits models/pare-tales --budget 4.25 --tokens 128 "
@@ -113,6 +115,11 @@ void add_protocol(CLI::App& app, Protocol& protocol) {
   app.add_option("--stride", protocol.stride, "tokens between windows (default: the window)")
       ->check(count);
   app.add_option("--limit", protocol.limit, "use only the first N tokens")->check(count);
+  app.add_option_function<std::string>(
+         "--score",
+         [&protocol](const std::string& word) { protocol.second_half = word == "second-half"; },
+         "what of a window is scored: all but its first token, or second-half as llama.cpp does")
+      ->check(CLI::IsMember({"all", "second-half"}));
 }
 
 struct Commands {

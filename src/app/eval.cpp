@@ -171,19 +171,23 @@ void command_eval(const EvalOptions& o, const CommonOptions& common, const Outpu
   Loaded loaded = open(o.model, o, common, pool);
   if (!o.tasks.empty()) return eval_tasks(o, loaded, pool, out);
   std::vector<Sequence> sequences;
+  Protocol protocol = o.protocol;
   if (!o.ids.empty()) {
     sequences = read_ids(o.ids);
   } else {
     const std::string text = read_text_argument(o.text);
-    sequences.push_back(
-        {tokenizer_of(loaded.model, o.model).encode(text), static_cast<i64>(text.size())});
+    const Tokenizer tokenizer = tokenizer_of(loaded.model, o.model);
+    sequences.push_back({tokenizer.encode(text), static_cast<i64>(text.size())});
+    const std::vector<std::int32_t> empty = tokenizer.encode("");
+    if (protocol.second_half && !empty.empty() && empty[0] == tokenizer.bos())
+      protocol.begin_token = empty[0];
   }
   check_ids(sequences, loaded.engine.spec().vocab);
   if (!o.logits.empty()) write_logits(loaded.engine, sequences, o.logits, o.force, out.log);
   std::optional<Loaded> base;
   if (!o.against.empty()) base.emplace(open(o.against, o, common, pool));
   const EvalResult result =
-      evaluate(loaded.engine, base ? &base->engine : nullptr, sequences, o.protocol, pool, out.log);
+      evaluate(loaded.engine, base ? &base->engine : nullptr, sequences, protocol, pool, out.log);
   print_scores(o, result, out);
 }
 

@@ -6,6 +6,7 @@
 #include <array>
 
 #include "app/commands.h"
+#include "model/export_gguf.h"
 #include "pass/cast/cast.h"
 
 namespace pare {
@@ -19,21 +20,53 @@ struct Request {
   Context& context;
 };
 
+struct Exported {
+  SaveReport report;
+  Json details = Json::object();  // further members for --json
+  std::string note;               // a further line for people, or empty
+};
 struct Format {
   std::string_view name, words, what;  // for the list of formats; words: "" if none are understood
-  SaveReport (*write)(Request);
+  Exported (*write)(Request);
 };
 
 // A plain Hugging Face folder, for readers of nothing else: every matrix decoded.
-SaveReport write_dense(Request r) {
+Exported write_dense(Request r) {
   const Code code = r.words.empty() ? Code::bf16 : parse_float_code(r.words);
   const Pass pass = cast_pass(code);
-  return save_model(pass.run(std::move(r.model), r.context), r.options.out, r.options.force,
-                    r.context.log);
+  return {save_model(pass.run(std::move(r.model), r.context), r.options.out, r.options.force,
+                     r.context.log),
+          Json::object(),
+          {}};
+}
+
+// One file for llama.cpp: without words every matrix keeps its codes.
+Exported write_gguf(Request r) {
+  if (std::filesystem::path(r.options.out).extension() != ".gguf")
+    fail(Exit::usage, "CL-032", "a GGUF file is known by its name",
+         {{"found", pare::quoted(r.options.out)}, {"need", "a name that ends in .gguf"}});
+  GgufOptions options;
+  options.type = r.words;
+  const GgufReport done =
+      export_gguf(r.model, r.options.out, options, r.options.force, r.context.pool, r.context.log);
+  Json::Array types;
+  std::string list;
+  for (const std::string& type : done.types) {
+    types.emplace_back(type);
+    list += (list.empty() ? "" : ", ") + type;
+  }
+  return {{r.words.empty() ? "gguf" : "gguf " + r.words, done.bytes, {}},
+          Json::object({{"types", Json(std::move(types))},
+                        {"exact", Json(done.exact)},
+                        {"rounded", Json(done.rounded)}}),
+          fmt::format("{}; {} of {} matrices have the values they had\n", list, done.exact,
+                      done.exact + done.rounded)};
 }
 
 constexpr std::array formats = {
     Format{"dense", "f32, f16, bf16", "Hugging Face folder of plain floats", write_dense},
+    Format{"gguf", "a type or mixture: F16, Q8_0, Q4_K_M, ...", "one file for llama.cpp",
+           write_gguf},
 };
 
 std::string format_names() {
@@ -73,20 +106,23 @@ void command_export(const ExportOptions& o, const CommonOptions& common, const O
   const i64 count = parameters(model.spec);
   Pool pool(common.threads);
   Context context{pool, out.log};
-  const SaveReport report = format.write({std::move(model), words, o, context});
+  const Exported done = format.write({std::move(model), words, o, context});
+  const SaveReport& report = done.report;
   Json::Array files;
   for (const std::string& file : report.side_files) files.emplace_back(file);
   const double bits = 8.0 * static_cast<double>(report.bytes) / static_cast<double>(count);
-  if (out.json)
-    return out.result("export", Json::object({{"out", Json(o.out)},
-                                              {"form", Json(report.form)},
-                                              {"bytes", Json(report.bytes)},
-                                              {"parameters", Json(count)},
-                                              {"bits_per_weight", Json(bits)},
-                                              {"side_files", Json(std::move(files))}}));
-  out.text(fmt::format("{}: {} parameters in {} ({:.2f} bits each), {} form\n", o.out,
+  Json result = Json::object({{"out", Json(o.out)},
+                              {"form", Json(report.form)},
+                              {"bytes", Json(report.bytes)},
+                              {"parameters", Json(count)},
+                              {"bits_per_weight", Json(bits)},
+                              {"side_files", Json(std::move(files))}});
+  for (const Json::Member& m : done.details.as_object()) result.set(m.first, m.second);
+  if (out.json) return out.result("export", result);
+  out.text(fmt::format("{}: {} parameters in {} ({:.2f} bits each), {} form\n{}", o.out,
                        human_count(static_cast<double>(count)),
-                       human_bytes(static_cast<double>(report.bytes)), bits, report.form));
+                       human_bytes(static_cast<double>(report.bytes)), bits, report.form,
+                       done.note));
 }
 
 }  // namespace pare

@@ -22,6 +22,7 @@ struct CheckpointTensor {
   std::vector<i64> shape;
   std::function<Tensor()> load;
   std::string unreadable;  // not empty: a type that no slot can have ("I64"); load is then empty
+  bool upright = false;    // (out, in), whatever way round the family's checkpoints store it
 };
 
 struct Checkpoint {

@@ -6,98 +6,18 @@
 // added; fused projections, stored as all queries, all keys, all values where the original has them
 // head by head; llama 3's rope scaling, stored as divisors of frequencies.
 #include <algorithm>
-#include <array>
 #include <cmath>
 
 #include "file/gguf.h"
 #include "file/io.h"
 #include "model/checkpoint.h"
+#include "model/gguf_archs.h"
 #include "number/ggml.h"
 
 namespace pare {
 namespace {
 
 namespace fs = std::filesystem;
-
-using NamePair = std::pair<std::string_view, std::string_view>;
-
-constexpr auto llama_outside = std::to_array<NamePair>(
-    {{"token_embd", "model.embed_tokens"}, {"output_norm", "model.norm"}, {"output", "lm_head"}});
-constexpr auto llama_inside = std::to_array<NamePair>({{"attn_norm", "input_layernorm"},
-                                                       {"attn_q", "self_attn.q_proj"},
-                                                       {"attn_k", "self_attn.k_proj"},
-                                                       {"attn_v", "self_attn.v_proj"},
-                                                       {"attn_output", "self_attn.o_proj"},
-                                                       {"attn_q_norm", "self_attn.q_norm"},
-                                                       {"attn_k_norm", "self_attn.k_norm"},
-                                                       {"ffn_norm", "post_attention_layernorm"},
-                                                       {"ffn_gate", "mlp.gate_proj"},
-                                                       {"ffn_up", "mlp.up_proj"},
-                                                       {"ffn_down", "mlp.down_proj"}});
-constexpr auto gemma2_inside =
-    std::to_array<NamePair>({{"attn_norm", "input_layernorm"},
-                             {"attn_q", "self_attn.q_proj"},
-                             {"attn_k", "self_attn.k_proj"},
-                             {"attn_v", "self_attn.v_proj"},
-                             {"attn_output", "self_attn.o_proj"},
-                             {"post_attention_norm", "post_attention_layernorm"},
-                             {"ffn_norm", "pre_feedforward_layernorm"},
-                             {"post_ffw_norm", "post_feedforward_layernorm"},
-                             {"ffn_gate", "mlp.gate_proj"},
-                             {"ffn_up", "mlp.up_proj"},
-                             {"ffn_down", "mlp.down_proj"}});
-constexpr auto phi3_inside = std::to_array<NamePair>({{"attn_norm", "input_layernorm"},
-                                                      {"attn_qkv", "self_attn.qkv_proj"},
-                                                      {"attn_output", "self_attn.o_proj"},
-                                                      {"ffn_norm", "post_attention_layernorm"},
-                                                      {"ffn_up", "mlp.gate_up_proj"},
-                                                      {"ffn_down", "mlp.down_proj"}});
-constexpr auto neox_outside = std::to_array<NamePair>({{"token_embd", "gpt_neox.embed_in"},
-                                                       {"output_norm", "gpt_neox.final_layer_norm"},
-                                                       {"output", "embed_out"}});
-constexpr auto neox_inside = std::to_array<NamePair>({{"attn_norm", "input_layernorm"},
-                                                      {"attn_qkv", "attention.query_key_value"},
-                                                      {"attn_output", "attention.dense"},
-                                                      {"ffn_norm", "post_attention_layernorm"},
-                                                      {"ffn_up", "mlp.dense_h_to_4h"},
-                                                      {"ffn_down", "mlp.dense_4h_to_h"}});
-constexpr auto falcon_outside =
-    std::to_array<NamePair>({{"token_embd", "transformer.word_embeddings"},
-                             {"output_norm", "transformer.ln_f"},
-                             {"output", "lm_head"}});
-constexpr auto falcon_inside =
-    std::to_array<NamePair>({{"attn_norm", "input_layernorm"},
-                             {"attn_qkv", "self_attention.query_key_value"},
-                             {"attn_output", "self_attention.dense"},
-                             {"ffn_up", "mlp.dense_h_to_4h"},
-                             {"ffn_down", "mlp.dense_4h_to_h"}});
-constexpr auto falcon_two_norms =
-    std::to_array<NamePair>({{"attn_norm", "ln_mlp"},
-                             {"attn_norm_2", "ln_attn"},
-                             {"attn_qkv", "self_attention.query_key_value"},
-                             {"attn_output", "self_attention.dense"},
-                             {"ffn_up", "mlp.dense_h_to_4h"},
-                             {"ffn_down", "mlp.dense_4h_to_h"}});
-
-struct Arch {
-  std::string_view name, model_type, class_name, layers;  // layers: what precedes a block's number
-  std::span<const NamePair> outside, inside;
-  bool pairs = false;         // q and k rows as adjacent pairs
-  bool plus_one = false;      // one was added to norms
-  bool head_by_head = false;  // the original's fused projection
-};
-constexpr auto archs = std::to_array<Arch>({
-    {"llama", "llama", "LlamaForCausalLM", "model.layers.", llama_outside, llama_inside, true},
-    {"qwen2", "qwen2", "Qwen2ForCausalLM", "model.layers.", llama_outside, llama_inside},
-    {"qwen3", "qwen3", "Qwen3ForCausalLM", "model.layers.", llama_outside, llama_inside},
-    {"gemma2", "gemma2", "Gemma2ForCausalLM", "model.layers.", llama_outside, gemma2_inside, false,
-     true},
-    {"phi3", "phi3", "Phi3ForCausalLM", "model.layers.", llama_outside, phi3_inside},
-    {"gptneox", "gpt_neox", "GPTNeoXForCausalLM", "gpt_neox.layers.", neox_outside, neox_inside,
-     false, false, true},
-    {"falcon", "falcon", "FalconForCausalLM", "transformer.h.", falcon_outside, falcon_inside,
-     false, false, true},
-});
 
 // llama 3's parameters from the divisors they give; none when no parameters give them. In the
 // blended region 1 / divisor is linear in the frequency f: with s = (o f / 2 pi - a) / (b - a), it
@@ -142,11 +62,12 @@ class GgufImport {
     if (name == nullptr)
       wrong("the GGUF file does not say its architecture", "general.architecture");
     key_ = *name;
+    const std::span<const GgufArch> archs = gguf_archs();
     const auto it =
-        std::find_if(archs.begin(), archs.end(), [&](const Arch& a) { return a.name == key_; });
+        std::find_if(archs.begin(), archs.end(), [&](const GgufArch& a) { return a.name == key_; });
     if (it == archs.end()) {
       std::string list;
-      for (const Arch& a : archs) list += (list.empty() ? "" : ", ") + std::string(a.name);
+      for (const GgufArch& a : archs) list += (list.empty() ? "" : ", ") + std::string(a.name);
       fail_input(
           "MO-014", "GGUF files of this architecture cannot be read yet",
           {{"file", path.string()}, {"found", pare::quoted(key_)}, {"need", "one of " + list}});
@@ -213,6 +134,7 @@ class GgufImport {
     for (const auto& [key, name] : {std::pair{"tokenizer.ggml.bos_token_id", "bos_token_id"},
                                     {"tokenizer.ggml.eos_token_id", "eos_token_id"}})
       if (const auto id = g_.integer(key)) j.set(name, *id);
+    if (key_ == "gpt2") return gpt2(j);
     if (key_ == "gptneox") return gpt_neox(j);
     if (key_ == "falcon") return falcon(j);
     j.set("intermediate_size", need("feed_forward_length", 1 << 24));
@@ -236,6 +158,7 @@ class GgufImport {
 
   void llama(Json& j) {
     j.set("attention_bias", g_.tensor("blk.0.attn_q.bias") != nullptr);
+    if (g_.tensor("blk.0.ffn_up.bias") != nullptr) j.set("mlp_bias", true);
     if (integer("attention.sliding_window").value_or(0) < 1) return;
     j.erase("attention_bias");  // the one llama with windows is mistral, under this name
     j.set("sliding_window", *integer("attention.sliding_window"));
@@ -272,6 +195,21 @@ class GgufImport {
       j.find("rope_scaling")->set("attention_factor", *factor);
   }
 
+  void gpt2(Json& j) const {
+    Json::Object names;
+    for (auto& [name, value] : j.as_object())
+      names.emplace_back(name == "hidden_size"               ? "n_embd"
+                         : name == "num_hidden_layers"       ? "n_layer"
+                         : name == "num_attention_heads"     ? "n_head"
+                         : name == "max_position_embeddings" ? "n_positions"
+                                                             : name,
+                         value);
+    j = Json(std::move(names));
+    j.set("n_inner", need("feed_forward_length", 1 << 24));
+    j.set("layer_norm_epsilon", number("attention.layer_norm_epsilon", 1e-5));
+    j.set("activation_function", "gelu_new");
+  }
+
   void gpt_neox(Json& j) const {
     j.set("intermediate_size", need("feed_forward_length", 1 << 24));
     j.set("layer_norm_eps", number("attention.layer_norm_epsilon", 1e-5));
@@ -285,7 +223,7 @@ class GgufImport {
   void falcon(Json& j) {
     const bool two_norms = g_.tensor("blk.0.attn_norm_2.weight") != nullptr;
     const bool renewed = two_norms || kv_heads_ > 1;
-    if (two_norms) arch_.inside = falcon_two_norms;
+    if (two_norms) arch_.inside = arch_.two_norms;
     j.set("ffn_hidden_size", integer("feed_forward_length") ? need("feed_forward_length", 1 << 24)
                                                             : 4 * j.at("hidden_size").as_int());
     j.set("num_kv_heads", kv_heads_ == 1 && !renewed ? heads_ : kv_heads_);
@@ -347,20 +285,7 @@ class GgufImport {
   // that nobody knows stays as it is and is then reported as one that nobody asks for.
   std::string name_of(const std::string& name) const {
     if (name == "rope_freqs.weight" || name.starts_with("rope_factors_")) return {};
-    const std::size_t last = name.rfind('.');
-    if (last == std::string::npos) return name;
-    const std::string leaf = name.substr(last);
-    if (!name.starts_with("blk.")) {
-      for (const auto& [from, to] : arch_.outside)
-        if (name.substr(0, last) == from) return std::string(to) + leaf;
-      return name;
-    }
-    const std::size_t dot = name.find('.', 4);
-    if (dot >= last) return name;
-    for (const auto& [from, to] : arch_.inside)
-      if (name.substr(dot + 1, last - dot - 1) == from)
-        return fmt::format("{}{}.{}{}", arch_.layers, name.substr(4, dot - 4), to, leaf);
-    return name;
+    return name_from_gguf(arch_, name);
   }
 
   // Where the rows that a Hugging Face checkpoint has lie in the GGUF tensor; empty: as they are.
@@ -401,6 +326,7 @@ class GgufImport {
     CheckpointTensor out;
     const bool offset = arch_.plus_one && name.ends_with("norm.weight");
     out.shape = t.shape;
+    out.upright = true;
     try {
       out.scheme = offset ? Scheme{} : scheme_of_ggml(t.type);
     } catch (Error& e) {
@@ -431,7 +357,7 @@ class GgufImport {
   Gguf g_;
   fs::path path_;
   std::string key_;
-  Arch arch_;
+  GgufArch arch_;
   i64 heads_ = 0, kv_heads_ = 0, head_dim_ = 0;
 };
 

@@ -153,7 +153,7 @@ class Assembler {
     const Source source = source_of(slot, spec);
     const CheckpointTensor& t = find(source.name, slot);
     std::vector<i64> shape = t.shape;
-    const bool turned = source.transposed && shape.size() == 2;
+    const bool turned = source.transposed && shape.size() == 2 && !t.upright;
     if (turned) {
       if (!t.scheme.plain())
         fail_input("MO-005", "a transposed matrix is quantized",
@@ -330,7 +330,8 @@ CheckpointTensor stored_tensor(Code code, std::vector<i64> shape, const Blob& by
             t.codes = bytes;
             return t;
           },
-          {}};
+          {},
+          false};
 }
 
 Model assemble(Checkpoint checkpoint) { return Assembler(std::move(checkpoint)).model(); }

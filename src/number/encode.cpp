@@ -159,6 +159,11 @@ Extent clipped_extent(const Tile& t, double percentile) {
 
 // The nearest scale that `code` can store; never zero or infinite for a positive scale.
 float storable(Code code, float scale, std::uint32_t* stored = nullptr) {
+  if (scale < 0) {
+    const float value = -storable(code, -scale);
+    if (stored != nullptr) *stored = encode(code, value);
+    return value;
+  }
   std::uint32_t pattern = encode(code, scale);
   float value = decode(code, pattern);
   if (!(value > 0)) {
@@ -174,8 +179,8 @@ float storable(Code code, float scale, std::uint32_t* stored = nullptr) {
 
 Params with_scale(Params p, float scale) {
   p.scale = scale;
-  p.inverse = scale > 0 ? 1.0f / scale : 0.0f;
-  if (!std::isfinite(p.inverse)) p.inverse = largest;
+  p.inverse = scale != 0 ? 1.0f / scale : 0.0f;
+  if (!std::isfinite(p.inverse)) p.inverse = std::copysign(largest, scale);
   return p;
 }
 
@@ -217,7 +222,7 @@ float least_squares(const Scheme& s, const Tile& t, const Params& p) {
       xq += w * x * q;
       qq += w * q * q;
     }
-  return qq > 0 && xq > 0 ? static_cast<float>(xq / qq) : p.scale;
+  return qq > 0 && xq * p.scale > 0 ? static_cast<float>(xq / qq) : p.scale;
 }
 
 // Best scale and minimum for the codes just chosen: weighted linear regression of x on q.
@@ -244,6 +249,18 @@ bool regress(const Scheme& s, const Tile& t, const Params& p, Params& out) {
   return true;
 }
 
+// ggml's own formats are read by programs that take scales of either sign, which lets the larger
+// end of a group have the larger end of the code; and as no later step can mend what their two
+// levels of rounding lose, their search is worth more time.
+bool k_quant(const Scheme& s) {
+  return s.second_level && s.super_count > 0 &&
+         (s.scale == Code::int6 || s.scale == Code::int8 || s.scale == Code::uint6 ||
+          s.scale == Code::uint4);
+}
+bool of_ggml(const Scheme& s) {
+  return k_quant(s) || (s.grouping == Grouping::group && s.cols == 32 && s.scale == Code::f16);
+}
+
 // Fits one group. `store` rounds a scale to what will be stored.
 template <class Store>
 Params fit_group(const Scheme& s, const Tile& t, const FitOptions& o, const Store& store) {
@@ -252,9 +269,9 @@ Params fit_group(const Scheme& s, const Tile& t, const FitOptions& o, const Stor
     Params p = with_scale({}, s.code == Code::iq4nl ? 0.0f : 1.0f);
     return p;
   }
-  const auto at = [&](const Extent& e) {
+  const auto at = [&](const Extent& e, float sign = 1) {
     Params p = params_of(s, e);
-    p = with_scale(p, store(p.scale));
+    p = with_scale(p, store(sign * p.scale));
     set_zero(s, e, p);
     return p;
   };
@@ -265,10 +282,19 @@ Params fit_group(const Scheme& s, const Tile& t, const FitOptions& o, const Stor
   double best_error = tile_error(s, t, best);
   const auto consider = [&](const Params& p) {
     const double error = tile_error(s, t, p);
-    if (!(error < best_error)) return false;
-    best_error = error;
-    best = p;
-    return true;
+    if (error < best_error) {
+      best_error = error;
+      best = p;
+    }
+    return error;
+  };
+  // The optimum of the codes that p gives.
+  const auto consider_optimum = [&](const Params& p) {
+    if (s.offset != Offset::minimum) {
+      consider(with_scale(p, store(least_squares(s, t, p))));
+    } else if (Params q; regress(s, t, p, q)) {
+      consider(with_scale(q, store(q.scale)));
+    }
   };
   const bool coarse_scale = bits(s.scale) < 16 && !s.second_level;
   if (coarse_scale) {  // powers of two and e4m3: try the neighbours above too
@@ -283,28 +309,149 @@ Params fit_group(const Scheme& s, const Tile& t, const FitOptions& o, const Stor
                             ? 1.0f + 0.5f / limits_of(s.code).high
                             : 1.0f;
   const int coarse = std::max(4, o.steps / 5), fine = std::max(2, o.steps / 10);
-  float best_factor = 1;
-  const auto scan = [&](float from, float to, int count) {
-    for (int k = 0; k < count; k++) {
-      const float f =
-          from + (to - from) * (static_cast<float>(k) + 0.5f) / static_cast<float>(count);
-      if (consider(at({full.low * f, full.high * f}))) best_factor = f;
-    }
+  const bool thorough = of_ggml(s) && s.offset != Offset::zero;
+  const auto search = [&](float sign) {
+    double error = consider(at(full, sign));
+    float best_factor = 1;
+    const auto scan = [&](float from, float to, int count) {
+      for (int k = 0; k < count; k++) {
+        const float f =
+            from + (to - from) * (static_cast<float>(k) + 0.5f) / static_cast<float>(count);
+        const Params p = at({full.low * f, full.high * f}, sign);
+        const double e = consider(p);
+        if (e < error) {
+          error = e;
+          best_factor = f;
+        }
+        if (thorough) consider_optimum(p);
+      }
+    };
+    scan(lowest, highest, coarse);
+    const float step = (highest - lowest) / static_cast<float>(coarse);
+    scan(best_factor - step, best_factor + step, fine);
   };
-  scan(lowest, highest, coarse);
-  const float step = (highest - lowest) / static_cast<float>(coarse);
-  scan(best_factor - step, best_factor + step, fine);
-  if (s.offset == Offset::minimum) {
-    Params p;
-    if (regress(s, t, best, p)) {
-      p = with_scale(p, store(p.scale));
-      consider(p);
-    }
-  } else {
-    consider(with_scale(best, store(least_squares(s, t, best))));
-  }
+  search(1);
+  if (thorough && s.offset == Offset::none) search(-1);
+  consider_optimum(best);
   return best;
 }
+
+// ---- two levels ----
+
+// The groups under one second-level scale, each as it would be fitted alone, and the codes of their
+// scales and minima.
+struct SuperGroup {
+  const Scheme& s;
+  std::vector<Tile> tiles;
+  std::vector<Params> raw;  // scale 0: all weights are zero
+
+  struct Choice {
+    float unit = 0, min_unit = 0;
+    std::vector<int> scales, mins;
+    double error = std::numeric_limits<double>::infinity();
+  };
+
+  double error_of(std::size_t k, const Params& p) const {
+    if (kind_of(s) != Kind::minimum) return tile_error(s, tiles[k], p);
+    float shifted[256];  // x + m = u q
+    const Matrix<const float>& x = tiles[k].values;
+    PARE_CHECK(x.cols <= 256);
+    for (i64 i = 0; i < x.cols; i++) shifted[i] = x.data[i] + p.min;
+    const Limits range = limits_of(s.code);
+    return integer_error(shifted, tiles[k].weight, x.cols, p.inverse, p.scale, 0,
+                         range.high - range.low);
+  }
+
+  Params at(const Choice& c, int scale, int min) const {
+    Params p = with_scale({}, static_cast<float>(scale) * c.unit);
+    p.min = static_cast<float>(min) * c.min_unit;
+    return p;
+  }
+
+  // The codes of scales and minima for given units: the nearest and their neighbours, by error.
+  Choice settle(float unit, float min_unit) const {
+    const Limits range = limits_of(s.scale);
+    const auto code = [&](float x, float u) {
+      return u == 0 ? 0 : static_cast<int>(round_even(std::clamp(x / u, range.low, range.high)));
+    };
+    const int reach = s.offset == Offset::minimum ? 1 : 0;
+    Choice c{unit, min_unit, {}, {}, 0};
+    for (std::size_t k = 0; k < tiles.size(); k++) {
+      c.scales.push_back(0);
+      c.mins.push_back(0);
+      if (raw[k].scale == 0 || unit == 0) continue;
+      const int s0 = code(raw[k].scale, unit), m0 = code(raw[k].min, min_unit);
+      double best = std::numeric_limits<double>::infinity();
+      for (int sc = s0 - 1; sc <= s0 + 1; sc++)
+        for (int mn = m0 - reach; mn <= m0 + reach; mn++) {
+          if (static_cast<float>(sc) < range.low || static_cast<float>(sc) > range.high ||
+              (reach > 0 && (mn < 0 || static_cast<float>(mn) > range.high)))
+            continue;
+          const double error = error_of(k, at(c, sc, mn));
+          if (!(error < best)) continue;
+          best = error;
+          c.scales[k] = sc;
+          c.mins[k] = mn;
+        }
+      c.error += best;
+    }
+    return c;
+  }
+
+  // The units that are best for the codes of c: least squares over all groups.
+  std::pair<float, float> units_for(const Choice& c) const {
+    double aa = 0, ab = 0, bb = 0, xa = 0, xb = 0;
+    const Limits range = limits_of(s.code);
+    for (std::size_t k = 0; k < tiles.size(); k++) {
+      const Params p = at(c, c.scales[k], c.mins[k]);
+      for (i64 i = 0; i < tiles[k].values.cols; i++) {
+        const float x = tiles[k].values.data[i];
+        const double w = tiles[k].weight != nullptr ? tiles[k].weight[i] : 1.0f;
+        const float q =
+            kind_of(s) == Kind::minimum
+                ? round_even(std::clamp((x + p.min) * p.inverse, 0.0f, range.high - range.low))
+            : kind_of(s) == Kind::integer
+                ? round_even(std::clamp(x * p.inverse, range.low, range.high))
+                : nearest_value(s.code, x * p.inverse);
+        const double a = static_cast<double>(c.scales[k]) * q, b = c.mins[k];
+        aa += w * a * a, ab += w * a * b, bb += w * b * b, xa += w * x * a, xb += w * x * b;
+      }
+    }
+    if (s.offset != Offset::minimum || bb == 0)
+      return {aa > 0 ? static_cast<float>(xa / aa) : c.unit, c.min_unit};
+    const double d = aa * bb - ab * ab;
+    if (!(d > 0)) return {c.unit, c.min_unit};
+    return {static_cast<float>((xa * bb - xb * ab) / d),
+            static_cast<float>((xa * ab - xb * aa) / d)};
+  }
+
+  Choice search() const {
+    const Limits range = limits_of(s.scale);
+    float top = 0, top_min = 0;
+    for (const Params& p : raw) {
+      if (std::abs(p.scale) > std::abs(top)) top = p.scale;
+      top_min = std::max(top_min, p.min);
+    }
+    if (top == 0) return settle(0, 0);
+    const auto round = [&](float unit) { return unit == 0 ? 0 : storable(s.super, unit); };
+    const float end = range.low < 0 ? range.low : range.high;  // of the larger magnitude
+    const auto start = [&](float factor) {
+      return settle(round(factor * top / end),
+                    round(factor * std::max(0.0f, top_min) / range.high));
+    };
+    Choice best = start(1);
+    for (float factor : {0.94f, 1.06f})
+      if (Choice c = start(factor); c.error < best.error) best = std::move(c);
+    for (int round_trip = 0; round_trip < 4; round_trip++) {
+      const auto [unit, min_unit] = units_for(best);
+      if (min_unit < 0 || unit * best.unit <= 0) break;
+      Choice c = settle(round(unit), round(min_unit));
+      if (!(c.error < best.error)) break;
+      best = std::move(c);
+    }
+    return best;
+  }
+};
 
 }  // namespace
 
@@ -378,7 +525,42 @@ struct Encoder::State {
 
   // Groups [first, first + n) of one row share second-level scales: fit each freely, then round
   // together.
+  void fit_k_quant(i64 row, i64 col, Tile tile, i64 first) {
+    std::vector<float> own;  // without importances larger weights count for more, as in ggml
+    if (tile.weight == nullptr) {
+      double square = 0;
+      for (float x : tile.values.span(0)) square += static_cast<double>(x) * x;
+      const float rms =
+          static_cast<float>(std::sqrt(square / static_cast<double>(tile.values.cols)));
+      for (float x : tile.values.span(0)) own.push_back(rms + std::abs(x));
+      if (std::isfinite(square) && square > 0) tile.weight = own.data();
+    }
+    SuperGroup group{s, {}, {}};
+    for (i64 begin = 0; begin < tile.values.cols; begin += s.cols) {
+      const i64 n = std::min(s.cols, tile.values.cols - begin);
+      const Tile t{{tile.values.data + begin, 1, n, tile.values.stride},
+                   tile.weight != nullptr ? tile.weight + begin : nullptr};
+      const bool zero = !(extent_of(t).magnitude() > 0);
+      group.tiles.push_back(t);
+      group.raw.push_back(zero ? with_scale({}, 0)
+                               : fit_group(s, t, options, [](float scale) { return scale; }));
+    }
+    const SuperGroup::Choice c = group.search();
+    const i64 super = row * up(group_cols, s.super_count) + col / s.cols / s.super_count;
+    put(super_scales, s.super, super, encode(s.super, c.unit));
+    if (s.offset == Offset::minimum) put(super_mins, s.super, super, encode(s.super, c.min_unit));
+    for (std::size_t k = 0; k < c.scales.size(); k++) {
+      const i64 g = first + static_cast<i64>(k);
+      put(scales, s.scale, g, encode(s.scale, static_cast<float>(c.scales[k])));
+      if (s.offset == Offset::minimum)
+        put(mins, s.scale, g, encode(s.scale, static_cast<float>(c.mins[k])));
+      params[static_cast<std::size_t>(g)] = group.at(c, c.scales[k], c.mins[k]);
+    }
+  }
+
   void fit_super(i64 row, i64 col, const Tile& tile, i64 first) {
+    if (k_quant(s) && s.offset != Offset::zero && s.cols <= 256 && options.range == Range::mse)
+      return fit_k_quant(row, col, tile, first);
     const i64 n = up(tile.values.cols, s.cols);
     std::vector<Params> raw(static_cast<std::size_t>(n));
     std::vector<bool> zero(static_cast<std::size_t>(n));

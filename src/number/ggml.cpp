@@ -282,6 +282,19 @@ void refuse_nan(const Scheme& s, const Fields& f, const Type& type, i64 row, i64
 
 }  // namespace
 
+std::span<const std::uint32_t> ggml_types() {
+  static const std::vector<std::uint32_t> ids = [] {
+    std::vector<std::uint32_t> list;
+    for (const Type& t : types) list.push_back(t.id);
+    return list;
+  }();
+  return ids;
+}
+
+i64 ggml_block(std::uint32_t id) { return type_of(id).block; }
+i64 ggml_block_bytes(std::uint32_t id) { return type_of(id).bytes; }
+std::string_view ggml_name(std::uint32_t id) { return type_of(id).name; }
+
 Scheme scheme_of_ggml(std::uint32_t id) { return parse_scheme(type_of(id).scheme); }
 
 Tensor tensor_from_ggml(std::uint32_t id, i64 rows, i64 cols, const Blob& blocks) {

@@ -54,6 +54,11 @@ std::vector<Window> cut(const std::vector<Sequence>& sequences, const Protocol& 
   for (std::size_t s = 0; s < sequences.size(); s++) {
     i64 n = static_cast<i64>(sequences[s].ids.size());
     if (protocol.limit > 0) n = std::min(n, protocol.limit);
+    if (protocol.second_half) {
+      for (i64 begin = 0; begin + protocol.window <= n; begin += protocol.window)
+        windows.push_back({s, begin, begin + protocol.window, begin + protocol.window / 2 + 1});
+      continue;
+    }
     i64 scored = 1;
     for (i64 begin = 0; begin + 1 < n && scored < n; begin += protocol.stride) {
       const i64 end = std::min(n, begin + protocol.window);
@@ -77,6 +82,13 @@ Protocol fill(Protocol protocol, const Engine& model, const Engine* base) {
     fail(Exit::usage, "PR-003", "the stride does not suit the window",
          {{"found", fmt::format("{} tokens", protocol.stride)},
           {"need", fmt::format("1 to {} tokens", protocol.window)}});
+  if (protocol.second_half && protocol.stride != protocol.window)
+    fail(Exit::usage, "PR-003", "windows of which the second half is scored do not overlap",
+         {{"found", fmt::format("stride {}", protocol.stride)},
+          {"need", fmt::format("stride {} or none", protocol.window)}});
+  if (protocol.second_half && protocol.window < 4)
+    fail(Exit::usage, "PR-003", "the window is too short to score its second half",
+         {{"found", fmt::format("{} tokens", protocol.window)}, {"need", "at least 4 tokens"}});
   return protocol;
 }
 
@@ -114,8 +126,12 @@ double Score::bits_per_byte() const {
 }
 
 std::string to_string(const Protocol& p) {
-  std::string text = fmt::format("tokenized once, window {}, stride {}, first token not scored",
-                                 p.window, p.stride);
+  std::string text =
+      p.second_half
+          ? fmt::format("tokenized once, whole windows of {}, second half scored{}", p.window,
+                        p.begin_token >= 0 ? ", begin token in front of each" : "")
+          : fmt::format("tokenized once, window {}, stride {}, first token not scored", p.window,
+                        p.stride);
   if (p.limit > 0) text += fmt::format(", first {} tokens", p.limit);
   return text;
 }
@@ -156,7 +172,10 @@ EvalResult evaluate(Engine& model, Engine* base, const std::vector<Sequence>& se
   result.protocol = fill(protocol, model, base);
   const std::vector<Window> windows = cut(sequences, result.protocol);
   if (windows.empty())
-    fail_input("PR-001", "there is nothing to score", {{"need", "a text of at least two tokens"}});
+    fail_input("PR-001", "there is nothing to score",
+               {{"need", result.protocol.second_half
+                             ? fmt::format("a text of at least {} tokens", result.protocol.window)
+                             : "a text of at least two tokens"}});
   result.sequences.resize(sequences.size());
   if (base != nullptr) result.base_score.emplace();
   const i64 vocab = model.spec().vocab;
@@ -174,10 +193,12 @@ EvalResult evaluate(Engine& model, Engine* base, const std::vector<Sequence>& se
     cache.truncate(0);
     if (base_cache) base_cache->truncate(0);
     const std::vector<std::int32_t>& ids = sequences[w.sequence].ids;
+    std::vector<std::int32_t> seen(ids.begin() + w.begin, ids.begin() + w.end);
+    if (result.protocol.begin_token >= 0) seen[0] = result.protocol.begin_token;
     for (i64 at = w.begin; at < w.end; at += chunk_tokens) {
       stop_if_interrupted();
       const i64 stop = std::min(w.end, at + chunk_tokens);
-      const std::span<const std::int32_t> tokens(ids.data() + at,
+      const std::span<const std::int32_t> tokens(seen.data() + (at - w.begin),
                                                  static_cast<std::size_t>(stop - at));
       const Input input{&cache, tokens};
       const Matrix<const float> q = model.step({&input, 1}, Want::all);

@@ -18,6 +18,10 @@ struct Protocol {
   i64 window = 0;  // 0: min(2048, the model's positions)
   i64 stride = 0;  // 0: = window (windows do not overlap)
   i64 limit = 0;   // tokens used from the front of the text; 0: all
+  // As llama.cpp's perplexity tool: whole windows only, of each the tokens after its first half +
+  // 1; a vocabulary that begins texts with a token puts it in the place of each window's first.
+  bool second_half = false;
+  std::int32_t begin_token = -1;  // for second_half; -1: none
 };
 std::string to_string(
     const Protocol&);  // "window 512, stride 512, first token of a window not scored"

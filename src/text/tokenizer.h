@@ -14,7 +14,7 @@
 //   TK-005 id missing, repeated or out of range   TK-006 merge names an unknown token
 //   TK-007 bad byte token (<0x..>)       TK-008 bad pattern, or a pattern too expensive for a text
 //   TK-009 bad character map             TK-010 text that the vocabulary cannot express
-//   TK-011 cannot be written as tokenizer.json
+//   TK-011 cannot be written as tokenizer.json    TK-012 nor into a GGUF file
 #pragma once
 
 #include <cstdint>

@@ -34,6 +34,14 @@ Json space_marks_decoder_json(bool prefix);
 std::string to_base64(std::string_view bytes);
 bool from_base64(std::string_view text, std::string& bytes);
 
+// What `tokenizer.ggml.pre` stands for: patterns, or names of known patterns, applied in order.
+struct GgufPreTokenizer {
+  std::string_view name;
+  std::vector<std::string> patterns;
+  bool ignore_merges = false, add_bos = false;
+};
+const std::vector<GgufPreTokenizer>& gguf_pre_tokenizers();
+
 // A type of SentencePiece and GGUF token lists.
 enum class PieceType { normal = 1, unknown = 2, control = 3, user = 4, unused = 5, byte = 6 };
 

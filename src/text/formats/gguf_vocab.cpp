@@ -17,20 +17,15 @@ namespace {
 
 const std::string prefix = "tokenizer.ggml.";
 
-struct PreTokenizerOf {
-  std::string_view name;
-  std::vector<std::string> patterns;
-  bool ignore_merges = false, add_bos = false;
-};
+}  // namespace
 
-// A pattern that is itself the name of a known one stands for it.
-const std::vector<PreTokenizerOf>& pre_tokenizers() {
+const std::vector<GgufPreTokenizer>& gguf_pre_tokenizers() {
   static const std::string digits = "\\p{N}", three_digits = "[0-9][0-9][0-9]";
   static const std::string deepseek_words =
       "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?"
       "[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+";
   static const std::string poro = " ?[^(\\s|.,!?…。，、।۔،)]+";
-  static const std::vector<PreTokenizerOf> table = {
+  static const std::vector<GgufPreTokenizer> table = {
       {"llama3", {"cl100k"}, true, true},
       {"llama-v3", {"cl100k"}, true, true},
       {"llama-bpe", {"cl100k"}, true, true},
@@ -83,9 +78,11 @@ const std::vector<PreTokenizerOf>& pre_tokenizers() {
   return table;
 }
 
-const PreTokenizerOf& pre_tokenizer_of(const std::string* name) {
+namespace {
+
+const GgufPreTokenizer& pre_tokenizer_of(const std::string* name) {
   const std::string_view wanted = name == nullptr ? "default" : std::string_view(*name);
-  for (const PreTokenizerOf& p : pre_tokenizers())
+  for (const GgufPreTokenizer& p : gguf_pre_tokenizers())
     if (p.name == wanted) return p;
   fail_input("TK-003", "the way this vocabulary splits text is not known",
              {{"key", prefix + "pre"}, {"found", quoted(wanted)}},
@@ -214,7 +211,7 @@ void read_sentencepiece(const Gguf& file, const std::vector<PieceType>& types,
 }
 
 void read_byte_level(const Gguf& file, const std::vector<PieceType>& types, TokenizerParts& parts) {
-  const PreTokenizerOf& pre = pre_tokenizer_of(file.text(prefix + "pre"));
+  const GgufPreTokenizer& pre = pre_tokenizer_of(file.text(prefix + "pre"));
   const i64 size = parts.vocabulary.size();
   parts.kind = "byte-level BPE";
   parts.bos = read_special(file, "bos_token_id", no_token, size);
