@@ -271,7 +271,8 @@ std::vector<std::string> probes(const TokenizerParts& parts) {
   std::vector<std::string> texts = {
       "Hello world, it's 3.14159 or 1,000,000; don't you think?\n\n  Indented\tline\r\nCAPS LOCK",
       " leading and trailing ",
-      "naïve café — “quotes” … 中文字符 日本語 한국어 Ελληνικά русский 🙂🙃 "
+      "naïve café — “quotes” … 中文字符 日本語 한국어 Ελληνικά русский "
+      "🙂🙃 "
       "\xc2\xa0 "
       "x",
       "def f(x):\n    return {'a': [1, 2], \"b\": x**2}  # 50% #tag @user http://a.b/c?d=e",
