@@ -38,14 +38,17 @@ const std::map<std::string, const char*> examples = {
      "pare quantize models/pare-tales -o out --weights int8:channel --activations int8:token\n"
      "pare quantize models/pare-tales -o out --weights int4:g32 --skip 'blocks.0.*' --head "
      "int8:channel"},
-    {"export",
-     "pare export models/pare-tales -o tales.gguf --format gguf:Q4_K_M\n"
-     "pare export out -o folder --format dense:f16"},
     {"recipe", "pare recipe check mixed.toml models/pare-tales"},
     {"choose",
      "pare choose bits models/pare-tales --budget 4.25 --tokens 128 "
      "--candidates int3:g64,int4:g64,int8:channel -o mixed.toml\n"
      "pare quantize models/pare-tales --recipe mixed.toml -o out"},
+    {"export",
+     "pare export models/pare-tales -o tales.gguf --format gguf:Q4_K_M\n"
+     "pare export out -o folder --format dense:f16\n"
+     "pare quantize models/pare-tales -o w4 --weights int4:g128:s=f16\n"
+     "pare export w4 -o gptq --format gptq"},
+    {"verify", "pare verify models/pare-tales\npare verify out --json"},
     {"eval",
      "pare eval models/pare-tales --text models/heldout.txt\n"
      "pare eval out --text models/heldout.txt --against models/pare-tales --json\n"
@@ -131,6 +134,7 @@ struct Commands {
   ExportOptions to_export;
   RecipeCheckOptions recipe_check;
   ChooseBitsOptions choose_bits;
+  VerifyOptions verify;
   EvalOptions eval;
   BenchOptions bench;
   RoofOptions roof;
@@ -242,6 +246,12 @@ void define_export(CLI::App& app, Commands& c, Flags& f) {
   sub->add_flag("--force", c.to_export.force, "replace an existing output");
   add_common(*sub, f);
   add_tokenizer(*sub, f);
+
+  CLI::App* verify =
+      app.add_subcommand("verify", "Hashes, shapes, finite values and one forward pass");
+  verify->add_option("model", c.verify.model, model_help)->required();
+  add_common(*verify, f);
+  add_tokenizer(*verify, f);
 }
 
 void define_choose(CLI::App& app, Commands& c, Flags& f) {
@@ -342,6 +352,8 @@ void dispatch(CLI::App& app, const Commands& c, const CommonOptions& common, con
     command_recipe_check(c.recipe_check, common, out);
   else if (name == "choose")
     command_choose_bits(c.choose_bits, common, out);
+  else if (name == "verify")
+    command_verify(c.verify, common, out);
   else if (name == "eval")
     command_eval(c.eval, common, out);
   else if (name == "bench")

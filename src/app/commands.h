@@ -69,6 +69,9 @@ struct ExportOptions {
   std::string model, out, format;
   bool force = false;
 };
+struct VerifyOptions {
+  std::string model;
+};
 struct EvalOptions {
   std::string model, text, ids, tasks, against, logits, kv;
   Protocol protocol;
@@ -101,6 +104,7 @@ void command_quantize(const QuantizeCommand&, const CommonOptions&, const Output
 void command_export(const ExportOptions&, const CommonOptions&, const Output&);
 void command_recipe_check(const RecipeCheckOptions&, const CommonOptions&, const Output&);
 void command_choose_bits(const ChooseBitsOptions&, const CommonOptions&, const Output&);
+void command_verify(const VerifyOptions&, const CommonOptions&, const Output&);
 void command_eval(const EvalOptions&, const CommonOptions&, const Output&);
 void command_bench(const BenchOptions&, const CommonOptions&, const Output&);
 void command_roof(const RoofOptions&, const CommonOptions&, const Output&);

@@ -63,10 +63,29 @@ Exported write_gguf(Request r) {
                       done.exact + done.rounded)};
 }
 
+// Folders of other programs, with every value as it is or not at all.
+Exported write_folder(const Request& r, const char* format) {
+  return {
+      export_model(r.model, format, r.options.out, r.options.force, r.context.pool, r.context.log),
+      Json::object(),
+      {}};
+}
+
 constexpr std::array formats = {
     Format{"dense", "f32, f16, bf16", "Hugging Face folder of plain floats", write_dense},
     Format{"gguf", "a type or mixture: F16, Q8_0, Q4_K_M, ...", "one file for llama.cpp",
            write_gguf},
+    Format{"compressed-tensors", "", "folder for vLLM and Transformers",
+           [](Request r) { return write_folder(r, "compressed-tensors"); }},
+    Format{"gptq", "", "GPTQ folder, zero points less one as most readers expect",
+           [](Request r) { return write_folder(r, "gptq"); }},
+    Format{"gptq-v2", "", "GPTQ folder, zero points as they are",
+           [](Request r) { return write_folder(r, "gptq-v2"); }},
+    Format{"awq", "", "AWQ folder, GEMM layout", [](Request r) { return write_folder(r, "awq"); }},
+    Format{"bnb", "", "bitsandbytes folder: nf4, fp4 or int8",
+           [](Request r) { return write_folder(r, "bnb"); }},
+    Format{"fp8", "", "FP8 folder in blocks of 128 x 128, as DeepSeek-V3",
+           [](Request r) { return write_folder(r, "fp8"); }},
 };
 
 std::string format_names() {

@@ -23,6 +23,8 @@ struct CheckpointTensor {
   std::function<Tensor()> load;
   std::string unreadable;  // not empty: a type that no slot can have ("I64"); load is then empty
   bool upright = false;    // (out, in), whatever way round the family's checkpoints store it
+  // The input column that each stored column belongs to (act-order); empty: in order.
+  std::vector<std::int32_t> permutation = {};
 };
 
 struct Checkpoint {
@@ -30,7 +32,8 @@ struct Checkpoint {
   std::map<std::string, CheckpointTensor, std::less<>>
       tensors;  // "model.layers.0.mlp.up_proj.weight"
   std::map<std::string, Activation, std::less<>>
-      activations;  // by module, "model.layers.0.mlp.up_proj"
+      activations;                           // by module, "model.layers.0.mlp.up_proj"
+  std::set<std::string, std::less<>> spare;  // tensors that say nothing and may go unused
   std::optional<Code> kv;
   std::filesystem::path path, tokenizer;
 };

@@ -138,7 +138,7 @@ CompressedConfig parse_compressed_config(const Json& config) {
     fail_input("MO-011", "the checkpoint is quantized by a method that cannot be read yet",
                {{"key", "quantization_config.quant_method"},
                 {"found", method != nullptr ? method->dump() : "nothing"},
-                {"need", "compressed-tensors or pare"}});
+                {"need", "compressed-tensors, gptq, awq, bitsandbytes, fp8 or pare"}});
   refuse_others(*section);
   read_cache(*section, q);
   q.ignore = targets_of(section->find("ignore"), "ignore");

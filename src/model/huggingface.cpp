@@ -1,4 +1,5 @@
-// Hugging Face folders: dense, or quantized in compressed-tensors form.
+// Hugging Face folders: dense, or quantized in compressed-tensors form. The forms of other programs
+// (GPTQ, AWQ, bitsandbytes, FP8) take their tensors out first, in packed.cpp.
 //
 // A quantized module is several tensors under one name ("X.weight_packed", "X.weight_scale", ...).
 // Their types and shapes are compared with what its scheme demands when the folder is opened, from
@@ -8,6 +9,7 @@
 #include "file/io.h"
 #include "model/checkpoint.h"
 #include "model/compressed_config.h"
+#include "model/packed.h"
 #include "number/compressed.h"
 
 namespace pare {
@@ -15,7 +17,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-using Stored = std::map<std::string, StoredTensor, std::less<>>;
+using Stored = StoredTensors;
 
 struct Name {
   std::string module, suffix;  // of "module.suffix"
@@ -168,14 +170,16 @@ Checkpoint read_huggingface(const fs::path& folder, const Json& config) {
   c.config = config;
   c.path = folder;
   c.tokenizer = tokenizer_in(folder);
-  const CompressedConfig quantization = parse_compressed_config(config);
-  c.kv = quantization.kv;
   Stored stored;
   for (StoredTensor& t : open_safetensors_folder(folder)) stored.emplace(t.name, std::move(t));
+  const bool packed = read_packed(folder, config, stored, c);
+  const CompressedConfig quantization =
+      packed ? CompressedConfig() : parse_compressed_config(config);
+  c.kv = quantization.kv;
   std::set<std::string> quantized;
   for (const auto& [name, t] : stored) {
     const Name n = split(name);
-    if (n.suffix != "weight_packed" && n.suffix != "weight_scale") continue;
+    if (packed || (n.suffix != "weight_packed" && n.suffix != "weight_scale")) continue;
     if (!quantized.insert(n.module).second) continue;
     const CompressedGroup* group = quantization.group_of(n.module);
     if (group == nullptr)

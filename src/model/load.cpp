@@ -86,7 +86,10 @@ class Assembler {
     for (auto& [name, linear] : linears(spec)) {
       if (name == "head" && spec.tied) continue;
       const std::string slot = name + ".weight";
-      if (const CheckpointTensor* t = found(slot)) linear->scheme = t->scheme;
+      if (const CheckpointTensor* t = found(slot)) {
+        linear->scheme = t->scheme;
+        linear->permuted = !t->permutation.empty();
+      }
       const auto it = c_.activations.find(module_of(source_names[slot]));
       if (it != c_.activations.end()) linear->activation = it->second;
     }
@@ -130,6 +133,16 @@ class Assembler {
             }};
   }
 
+  Weight permutation(const Slot& slot, const Spec& spec) {
+    Slot matrix = slot;
+    matrix.name = slot.name.substr(0, slot.name.rfind('.')) + ".weight";
+    const CheckpointTensor& t = find(source_of(matrix, spec).name, matrix);
+    const std::vector<float> order(t.permutation.begin(), t.permutation.end());
+    return {{}, {static_cast<i64>(order.size())}, [order] {
+              return plain_tensor(order, {static_cast<i64>(order.size())});
+            }};
+  }
+
   // The slot's rows exist in the tensor and can be cut out of it.
   void check_rows(const Source& source, const CheckpointTensor& t, i64 rows, const Slot& slot) {
     const Scheme& s = t.scheme;
@@ -150,6 +163,7 @@ class Assembler {
 
   Weight weight_of(const Slot& slot, const Spec& spec) {
     if (slot.name.ends_with(".static_scale")) return static_scale(slot, spec);
+    if (slot.name.ends_with(".permutation")) return permutation(slot, spec);
     const Source source = source_of(slot, spec);
     const CheckpointTensor& t = find(source.name, slot);
     std::vector<i64> shape = t.shape;
@@ -225,11 +239,12 @@ class Assembler {
 
   void refuse_leftovers(const Spec& spec) {
     for (const auto& [name, tensor] : c_.tensors) {
-      if (used_.contains(name) || family_->ignorable(name)) continue;
+      if (used_.contains(name) || family_->ignorable(name) || c_.spare.contains(name)) continue;
       if (!strip_.empty() && family_->ignorable(strip_ + name)) continue;
       std::vector<std::string> names;
       for (const Slot& slot : slots(spec))
-        if (!slot.name.ends_with(".static_scale")) names.push_back(source_of(slot, spec).name);
+        if (!slot.name.ends_with(".static_scale") && !slot.name.ends_with(".permutation"))
+          names.push_back(source_of(slot, spec).name);
       const std::string near = nearest(name, names);
       fail_input("MO-003", "the model has a tensor that its configuration does not ask for",
                  {{"model", c_.path.string()},

@@ -224,7 +224,7 @@ TEST_F(Compressed, WhatCannotBeReadIsRefusedByName) {
     EXPECT_TRUE(found.starts_with("MO-01") || found.starts_with("NU-031")) << word << found;
     EXPECT_NE(found.find(word), std::string::npos) << found;
   };
-  refuses("gptq", [](Json& q) { q.set("quant_method", "gptq"); });
+  refuses("aqlm", [](Json& q) { q.set("quant_method", "aqlm"); });
   refuses("marlin-24", [](Json& q) { q.set("format", "marlin-24"); });
   refuses("transform_config", [](Json& q) {
     q.set("transform_config", Json::object({{"config_groups", Json::object()}}));

@@ -43,8 +43,9 @@ struct Model {
   std::vector<Evidence> evidence;
 };
 
-// MODEL as the command line takes it: a Hugging Face folder (dense, compressed-tensors or Pare's
-// own quantized form), a .gguf file, a llama2.c .bin, or org/name in the local hub cache.
+// MODEL as the command line takes it: a Hugging Face folder (dense, compressed-tensors, GPTQ, AWQ,
+// bitsandbytes, FP8 or Pare's own quantized form), a .gguf file, a llama2.c .bin, or org/name in
+// the local hub cache.
 struct LoadOptions {
   std::string tokenizer;  // --tokenizer FILE, for formats that carry none
 };
@@ -77,10 +78,17 @@ struct SaveReport {
 };
 SaveReport save_model(const Model&, const std::filesystem::path& target, bool force, const Log&);
 
-// Some weights in one safetensors file, planes apart as in Pare's own form: unfinished work. `spec` says
-// what the file's tensors must be; others than its slots are an Error MO-003.
+// Some weights in one safetensors file, planes apart as in Pare's own form: unfinished work. `spec`
+// says what the file's tensors must be; others than its slots are an Error MO-003.
 void write_slots(const std::filesystem::path& file, const Weights&);
 Weights read_slots(const std::filesystem::path& file, const Spec& spec);
+
+// Writes a folder of other programs, with every value as it is, or not at all: Error MO-030
+// names the first tensor that has no place there, MO-031 two that cannot share one configuration,
+// NU-033, NU-034 and NU-037 a scale or zero point that the form cannot store. `format` is
+// "compressed-tensors", "gptq", "gptq-v2", "awq", "bnb" or "fp8".
+SaveReport export_model(const Model&, const std::string& format,
+                        const std::filesystem::path& target, bool force, Pool&, const Log&);
 
 // A seeded random model of any Spec; weights ~ N(0, 1/in) in `code`, norms near one.
 Model random_model(const Spec&, std::uint64_t seed, Code code);

@@ -33,7 +33,7 @@ Tensor expand_scale(Tensor t) {
 }
 
 bool has_companions(const Linear& l) {
-  return l.rank > 0 || l.outliers > 0 || l.permuted || l.input_scaled || l.rotation > 0;
+  return l.rank > 0 || l.outliers > 0 || l.input_scaled || l.rotation > 0;
 }
 
 void add_slot(Output& o, const Slot& slot, const Source& source, const Weight& weight) {
@@ -47,6 +47,7 @@ void add_slot(Output& o, const Slot& slot, const Source& source, const Weight& w
     o.shape = slot.shape;
     o.shape[0] = 0;
   }
+  o.permuted = o.permuted || (slot.linear != nullptr && slot.linear->permuted);
   o.companions = o.companions || (slot.linear != nullptr && has_companions(*slot.linear));
   o.uniform = o.uniform && o.scheme == weight.scheme && o.activation == activation;
   o.shape[0] += slot.shape[0];
@@ -60,7 +61,7 @@ std::optional<std::vector<Output>> outputs_of(const Model& m, const Family& fami
   std::map<std::string, std::size_t> index;
   try {
     for (const Slot& slot : slots(m.spec)) {
-      if (slot.name.ends_with(".static_scale")) continue;
+      if (slot.name.ends_with(".static_scale") || slot.name.ends_with(".permutation")) continue;
       const Source source = family.source(slot, m.spec, m.config);
       const auto [it, fresh] = index.try_emplace(source.name, list.size());
       if (fresh) list.emplace_back();

@@ -19,7 +19,8 @@ struct Output {
   };
   std::vector<Part> parts;
   bool linear = false;      // the weight of a Linear
-  bool companions = false;  // which has more than a weight and a bias
+  bool permuted = false;    // some part has its columns in the order of a stored permutation
+  bool companions = false;  // which has more than a weight, a bias and a permutation
   bool uniform = true;      // all parts have one scheme and one activation
   Scheme scheme;            // of the output: that of its parts, see `per_row`
   Activation activation;

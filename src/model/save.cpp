@@ -14,6 +14,8 @@
 #include "model/arch/common.h"
 #include "model/checkpoint.h"
 #include "model/compressed_config.h"
+#include "model/folder.h"
+#include "model/manifest.h"
 #include "model/outputs.h"
 #include "number/compressed.h"
 #include "text/tokenizer.h"
@@ -61,23 +63,42 @@ bool one_input_scale(const Model& m, const Output& o) {
 }
 
 // The compressed-tensors format of an output; empty for a dense one, none when it has no place in
-// this form.
-std::optional<std::string> format_of(const Model& m, const Output& o) {
-  if (!o.uniform || o.companions) return std::nullopt;
+// this form, and then why.
+struct Choice {
+  std::optional<std::string> format;
+  Misfit why = {};
+};
+
+Choice no(std::string found, std::string need, std::string scheme = {}) {
+  return {std::nullopt, {std::move(found), std::move(need), std::move(scheme)}};
+}
+
+Choice format_of(const Model& m, const Output& o) {
+  if (!o.uniform) return no("parts of a fused matrix in different schemes", "one scheme for all");
+  if (o.companions) return no("companions around the matrix", "a plain product");
+  if (o.permuted) return no("columns in the order of a permutation", "columns in order");
+  const std::string scheme = to_string(o.scheme);
   if (o.scheme.plain()) {
     const bool dense = bits(o.scheme.code) >= 16 && o.activation.per == Activation::Per::none;
-    return dense ? std::optional<std::string>("") : std::nullopt;
+    return dense ? Choice{std::string()} : no(scheme, "f32, f16 or bf16 with plain inputs");
   }
-  if (!o.linear || o.transposed) return std::nullopt;
+  if (!o.linear) return no(scheme, "f32, f16 or bf16, for this is no Linear", "bf16");
+  if (o.transposed) return no("a transposed matrix in " + scheme, "f32, f16 or bf16");
+  const Scheme& s = o.scheme;
   if (o.parts.size() > 1) {
-    const Scheme& s = o.scheme;
-    if (s.second_level && s.super_count == 0) return std::nullopt;  // each has its own
+    if (s.second_level && s.super_count == 0)  // each has its own
+      return no("a fused matrix whose parts have a scale each", "one scale for the whole");
     for (const Output::Part& p : o.parts)
       if (s.grouping == Grouping::block && m.weights.find(p.slot)->second.shape[0] % s.rows != 0)
-        return std::nullopt;
+        return no("blocks that cross the parts of a fused matrix", "blocks that end with them");
   }
-  if (!one_input_scale(m, o)) return std::nullopt;
-  return compressed_format(o.scheme, o.activation, o.shape[1]);
+  if (!one_input_scale(m, o)) return no("parts with different scales of their input", "one scale");
+  std::optional<std::string> format = compressed_format(s, o.activation, o.shape[1]);
+  if (format) return {std::move(format)};
+  return no(fmt::format("{}, inputs {}, {} columns", scheme, to_string(o.activation), o.shape[1]),
+            "int2, int4, int8, e4m3, nvfp4 or mxfp4 in whole groups with float scales, and inputs "
+            "none, int8:token or e4m3:token",
+            "int4:g128");
 }
 
 // The code of what stays dense: the embedding's, else the norms'.
@@ -89,19 +110,6 @@ void set_dtype(Json& config, const Model& m) {
   }
   const char* name = code == Code::f32 ? "float32" : code == Code::f16 ? "float16" : "bfloat16";
   config.set(config.find("dtype") != nullptr ? "dtype" : "torch_dtype", name);
-}
-
-// config.json as the family writes it, with Pare's notes; none when the family cannot say the Spec.
-std::optional<Json> family_config(const Model& m, const Family& family) {
-  try {
-    Json config = family.unparse(m.spec, without_marks(m.config));
-    set_dtype(config, m);
-    if (Json notes = notes_of(m); !notes.is_null()) config.set("pare", std::move(notes));
-    return config;
-  } catch (const Error& e) {
-    if (e.code == "AR-007") return std::nullopt;
-    throw;
-  }
 }
 
 void plan_output(std::vector<TensorPlan>& plan, const Output& o, const std::string& format) {
@@ -118,17 +126,26 @@ void plan_output(std::vector<TensorPlan>& plan, const Output& o, const std::stri
 }
 
 // The family's form, dense or compressed; none when it cannot hold the model.
-std::optional<Form> family_form(const Model& m, const Family& family) {
+std::optional<Form> family_form(const Model& m, const Family& family, std::string& tensor,
+                                Misfit& why) {
   Form form;
-  std::optional<Json> config = family_config(m, family);
-  if (!config) return std::nullopt;
-  std::optional<std::vector<Output>> outputs = outputs_of(m, family);
-  if (!outputs) return std::nullopt;
+  tensor = "config.json";
+  std::optional<Json> config = family_config(m, family, &why.found);
+  std::optional<std::vector<Output>> outputs = config ? outputs_of(m, family) : std::nullopt;
+  if (!outputs) {
+    why.need = "a model that its family can describe";
+    return std::nullopt;
+  }
   form.kind = FormKind::dense;
   std::vector<CompressedModule> modules;
   for (const Output& o : *outputs) {
-    const std::optional<std::string> format = format_of(m, o);
-    if (!format) return std::nullopt;
+    Choice choice = format_of(m, o);
+    const std::optional<std::string>& format = choice.format;
+    if (!format) {
+      tensor = o.name;
+      why = std::move(choice.why);
+      return std::nullopt;
+    }
     if (!format->empty()) form.kind = FormKind::compressed;
     plan_output(form.plan, o, *format);
     form.formats.push_back(*format);
@@ -139,9 +156,7 @@ std::optional<Form> family_form(const Model& m, const Family& family) {
       modules.push_back({"lm_head", *format, o.scheme, o.activation});
   }
   // To other programs a tied head is a Linear too, which the class "Linear" would name.
-  if (m.spec.tied)
-    for (const std::string& name : std::set<std::string>{tied_head_module(m, family), "lm_head"})
-      modules.push_back({name, "", {}, {}});
+  for (const std::string& name : tied_head_names(m, family)) modules.push_back({name, "", {}, {}});
   form.config = std::move(*config);
   form.outputs = std::move(*outputs);
   if (form.kind == FormKind::compressed)
@@ -274,32 +289,107 @@ Dtype dtype_of(Code code) {
   }
 }
 
-SaveReport save_model(const Model& m, const fs::path& target, bool force, const Log& log) {
+std::optional<Json> family_config(const Model& m, const Family& family, std::string* why) {
+  try {
+    Json config = family.unparse(m.spec, without_marks(m.config));
+    set_dtype(config, m);
+    if (Json notes = notes_of(m); !notes.is_null()) config.set("pare", std::move(notes));
+    return config;
+  } catch (const Error& e) {
+    if (e.code != "AR-007") throw;
+    if (why != nullptr) *why = e.what();
+    return std::nullopt;
+  }
+}
+
+std::string config_dtype(const Json& config) {
+  for (const char* key : {"dtype", "torch_dtype"})
+    if (const Json* dtype = config.find(key)) return dtype->as_string();
+  return "float32";
+}
+
+std::vector<std::string> tied_head_names(const Model& m, const Family& family) {
+  if (!m.spec.tied) return {};
+  const std::set<std::string> names = {tied_head_module(m, family), "lm_head"};
+  return {names.begin(), names.end()};
+}
+
+void no_place(const std::string& format, const std::string& tensor, const Misfit& why) {
+  std::vector<Fact> facts = {{"tensor", tensor}, {"found", why.found}, {"need", why.need}};
+  fail_input("MO-030", fmt::format("the model has no exact form in {}", format), std::move(facts),
+             why.scheme.empty()
+                 ? "pare convert keeps every value, in Pare's own form"
+                 : fmt::format("make it fit first: pare quantize MODEL --weights {}", why.scheme));
+}
+
+SaveReport publish_folder(const Model& m, const FolderJob& job, const fs::path& target, bool force,
+                          const Log& log) {
+  SaveReport report;
+  report.form = job.form;
+  for (const TensorPlan& t : job.plan) report.bytes += t.bytes();
+  Publisher publisher(target, force, Publisher::Kind::folder, m.path, report.bytes + (1 << 20));
+  report.side_files = carry(m, publisher.path(), log);
+  write_file(publisher.path() / "config.json", job.config.dump(2) + "\n");
+  for (const auto& [name, text] : job.files) write_file(publisher.path() / name, text);
+  {
+    ShardedWriter writer(publisher.path(), job.plan);
+    Progress progress(log, "save", static_cast<double>(job.steps), "tensors");
+    job.write(writer, progress);
+    writer.finish();
+  }
+  job.verify(publisher.path());
+  write_manifest(publisher.path());
+  publisher.commit();
+  return report;
+}
+
+namespace {
+
+SaveReport save_form(const Model& m, const Form& form, const fs::path& target, bool force,
+                     const Log& log) {
+  const bool own = form.kind == FormKind::own;
+  FolderJob job;
+  job.form = name_of(form.kind);
+  job.plan = form.plan;
+  job.config = form.config;
+  job.steps = own ? m.weights.size() : form.outputs.size();
+  job.write = [&](ShardedWriter& writer, Progress& progress) {
+    if (own)
+      write_pare_form(m, writer, progress);
+    else
+      write_outputs(m, form, writer, progress);
+  };
+  job.verify = [&](const fs::path& folder) { verify(m, form, folder); };
+  return publish_folder(m, job, target, force, log);
+}
+
+const Family& family_of_model(const Model& m) {
   check(m.spec);
   check(m);
   const Family* family = find_family(m.family);
   PARE_CHECK(family != nullptr);
-  std::optional<Form> possible = family_form(m, *family);
-  Form form = possible ? std::move(*possible) : own_form(m, *family);
-  SaveReport report;
-  report.form = name_of(form.kind);
-  for (const TensorPlan& t : form.plan) report.bytes += t.bytes();
-  Publisher publisher(target, force, Publisher::Kind::folder, m.path, report.bytes + (1 << 20));
-  report.side_files = carry(m, publisher.path(), log);
-  write_file(publisher.path() / "config.json", form.config.dump(2) + "\n");
-  {
-    ShardedWriter writer(publisher.path(), form.plan);
-    const std::size_t steps = form.kind == FormKind::own ? m.weights.size() : form.outputs.size();
-    Progress progress(log, "save", static_cast<double>(steps), "tensors");
-    if (form.kind == FormKind::own)
-      write_pare_form(m, writer, progress);
-    else
-      write_outputs(m, form, writer, progress);
-    writer.finish();
-  }
-  verify(m, form, publisher.path());
-  publisher.commit();
-  return report;
+  return *family;
+}
+
+}  // namespace
+
+SaveReport save_model(const Model& m, const fs::path& target, bool force, const Log& log) {
+  const Family& family = family_of_model(m);
+  std::string tensor;
+  Misfit why;
+  std::optional<Form> possible = family_form(m, family, tensor, why);
+  return save_form(m, possible ? *possible : own_form(m, family), target, force, log);
+}
+
+SaveReport save_compressed(const Model& m, const fs::path& target, bool force, const Log& log) {
+  std::string tensor;
+  Misfit why;
+  const std::optional<Form> form = family_form(m, family_of_model(m), tensor, why);
+  if (!form) no_place("compressed-tensors", tensor, why);
+  if (form->kind != FormKind::compressed)
+    no_place("compressed-tensors", "all",
+             {"a model that is not quantized", "at least one quantized matrix", "int4:g128"});
+  return save_form(m, *form, target, force, log);
 }
 
 }  // namespace pare

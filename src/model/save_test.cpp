@@ -302,7 +302,7 @@ TEST(Save, SideFilesComeAlong) {
   std::set<std::string> expected(kept.begin(), kept.end());
   EXPECT_EQ(std::set<std::string>(report.side_files.begin(), report.side_files.end()), expected);
   for (const std::string& name : kept) EXPECT_EQ(bytes_of(folder / "out" / name), "of " + name);
-  expected.insert({"config.json", "model.safetensors"});
+  expected.insert({"config.json", "model.safetensors", "pare_manifest.json"});
   std::set<std::string> there;
   for (const auto& entry : fs::directory_iterator(folder / "out"))
     there.insert(entry.path().filename().string());

@@ -101,21 +101,6 @@ Blob reciprocal(const Blob& f32) {
   return blob_of(std::vector<float>{1.0f / value});
 }
 
-Blob plane_of(const std::vector<RawPlane>& planes, const RawPlane& want) {
-  for (const RawPlane& p : planes) {
-    if (p.suffix != want.suffix) continue;
-    i64 have = 1, need = 1;
-    for (i64 d : p.shape) have *= d;
-    for (i64 d : want.shape) need *= d;
-    if (p.dtype != want.dtype || have != need)
-      fail_input("NU-030", fmt::format("{} has the wrong type or shape", want.suffix),
-                 {{"found", fmt::format("{} with {} elements", p.dtype, have)},
-                  {"need", fmt::format("{} with {} elements", want.dtype, need)}});
-    return p.bytes;
-  }
-  fail_input("NU-030", fmt::format("{} is missing", want.suffix));
-}
-
 }  // namespace
 
 std::optional<std::string> compressed_format(const Scheme& s, const Activation& a, i64 cols) {
@@ -204,7 +189,7 @@ Tensor from_compressed(const std::vector<RawPlane>& planes, const Scheme& s,
   for (const RawPlane& p : plan_compressed(s, format, rows, cols)) {
     if (p.suffix == "weight_shape")
       continue;  // said by the configuration and checked against the other planes
-    const Blob bytes = plane_of(planes, p);
+    const Blob bytes = demand_plane(planes, p);
     if (p.suffix == "weight")
       t.codes = bytes;
     else if (p.suffix == "weight_scale")

@@ -6,17 +6,9 @@
 #include <vector>
 
 #include "base/json.h"
-#include "number/tensor.h"
+#include "number/raw_plane.h"
 
 namespace pare {
-
-// One tensor of a module: "<module>.<suffix>". dtype is a safetensors name.
-struct RawPlane {
-  std::string suffix;  // "weight_packed"
-  std::string dtype;   // "I32"
-  std::vector<i64> shape;
-  Blob bytes;
-};
 
 // The format name ("pack-quantized", "int-quantized", "float-quantized", "nvfp4-pack-quantized",
 // "mxfp4-pack-quantized") that holds this scheme exactly for this many input columns, or none.
