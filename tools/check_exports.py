@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Folders that `pare export` wrote, read by the programs that they are for.
 
-    tools/check_exports.py PARE MODEL GPTQMODEL_SOURCE AUTOAWQ_SOURCE BITSANDBYTES_FOLDER WORK
+    tools/check_exports.py PARE MODEL GPTQMODEL_SOURCE AUTOAWQ_SOURCE BITSANDBYTES_FOLDER WORK [FORMAT]
 
 For each scheme and format the model is quantized and exported; the matrices are decoded by the
 packers' own code (tools/reference_packers.py) and compared bit for bit with the values that Pare
@@ -126,7 +126,7 @@ def check_transformers(pare, name, folder, dense_folder, work, **options):
 
 
 def main():
-    pare, model, gptqmodel, autoawq, bnb_folder, work = sys.argv[1:]
+    pare, model, gptqmodel, autoawq, bnb_folder, work, *only = sys.argv[1:]
     work = Path(work)
     work.mkdir(parents=True, exist_ok=True)
     bnb = Bitsandbytes(bnb_folder)
@@ -143,6 +143,8 @@ def main():
              ("compressed-tensors", "e4m3:channel", None, None),
              ("compressed-tensors", "e4m3:tensor", None, None)]
     for i, (form, scheme, decoder, tool) in enumerate(cases):
+        if only and form not in only:
+            continue
         source, out, plain = work / f"source{i}", work / f"out{i}", work / f"plain{i}"
         run(pare, "quantize", model, "-o", source, "--weights", scheme, "--range", "absmax", "--force")
         run(pare, "export", source, "-o", out, "--format", form, "--force")
