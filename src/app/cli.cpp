@@ -37,7 +37,12 @@ const std::map<std::string, const char*> examples = {
      "pare quantize models/pare-tales -o out --weights int4:g128\n"
      "pare quantize models/pare-tales -o out --weights int8:channel --activations int8:token\n"
      "pare quantize models/pare-tales -o out --weights int4:g32 --skip 'blocks.0.*' --head "
-     "int8:channel"},
+     "int8:channel\n"
+     "pare quantize models/pare-tales -o out --weights int4:g128 --method gptq --text "
+     "models/heldout.txt"},
+    {"calibrate",
+     "pare calibrate models/pare-tales --text models/heldout.txt -o tales.stats\n"
+     "pare quantize models/pare-tales -o out --weights int4:g128 --method awq --stats tales.stats"},
     {"recipe", "pare recipe check mixed.toml models/pare-tales"},
     {"choose",
      "pare choose bits models/pare-tales --budget 4.25 --tokens 128 "
@@ -131,6 +136,7 @@ struct Commands {
   TokenizeOptions tokenize;
   ConvertOptions convert;
   QuantizeCommand quantize;
+  CalibrateCommand calibrate;
   ExportOptions to_export;
   RecipeCheckOptions recipe_check;
   ChooseBitsOptions choose_bits;
@@ -190,6 +196,46 @@ void define_run(CLI::App& app, Commands& c, Flags& f) {
   add_tokenizer(*run, f);
 }
 
+void add_data(CLI::App& sub, DataOptions& d) {
+  sub.add_option("--text", d.text, "calibrate on the text FILE (default: text the model writes)");
+  sub.add_option("--ids", d.ids, "calibrate on token ids, one JSON list a line");
+  sub.add_option("--tokens", d.tokens, "tokens to calibrate on");
+  sub.add_option("--length", d.length, "tokens of a sequence");
+  sub.add_option("--data-seed", d.seed, "seed of the text that the model writes");
+  sub.add_option("--ram", d.ram,
+                 "megabytes that calibration may take (default: half of what is free)");
+}
+
+void define_methods(CLI::App& sub, QuantizeCommand& c) {
+  sub.add_option("--method", c.method, "rtn, gptq, awq, smoothquant, llm-int8, hqq, auto");
+  add_data(sub, c.data);
+  sub.add_option("--stats", c.data.statistics, "learn from a FILE of `pare calibrate`");
+  sub.add_option("--damping", c.damping, "gptq: share of the mean diagonal added to it");
+  sub.add_option("--act-order", c.act_order, "gptq: columns by falling E[x^2], or as they lie")
+      ->check(CLI::IsMember({"fixed", "none"}));
+  sub.add_flag("!--no-clip", c.clip, "awq, auto: do not clip ranges");
+  sub.add_option("--alpha", c.alpha, "smoothquant: 0 to 1, or auto");
+  sub.add_option("--threshold", c.threshold,
+                 "llm-int8: inputs from this magnitude on are outliers");
+  sub.add_flag("--strict", c.strict, "fail where a method would give way to rounding to nearest");
+  sub.add_flag("--restart", c.restart, "drop unfinished work of an earlier run");
+  sub.add_option("--max-kl", c.max_kl, "publish nothing above this mean KL to the original, nats");
+  sub.add_option("--eval-text", c.eval_text, "measure perplexity and KL on the text FILE");
+}
+
+void define_calibrate(CLI::App& app, Commands& c, Flags& f) {
+  CLI::App* sub =
+      app.add_subcommand("calibrate", "Collect statistics of the inputs of all matrices");
+  sub->add_option("model", c.calibrate.model, model_help)->required();
+  sub->add_option("-o,--out", c.calibrate.out, "file to write")->required();
+  add_data(*sub, c.calibrate.data);
+  sub->add_flag("!--no-gram", c.calibrate.gram,
+                "without Gram matrices: smaller, not for gptq and awq");
+  sub->add_flag("--force", c.calibrate.force, "replace an existing file");
+  add_common(*sub, f);
+  add_tokenizer(*sub, f);
+}
+
 void define_change(CLI::App& app, Commands& c, Flags& f) {
   CLI::App* convert = app.add_subcommand("convert", "Turn a model into a Hugging Face folder");
   convert->add_option("source", c.convert.source, model_help)->required();
@@ -200,7 +246,8 @@ void define_change(CLI::App& app, Commands& c, Flags& f) {
   add_common(*convert, f);
   add_tokenizer(*convert, f);
 
-  CLI::App* quantize = app.add_subcommand("quantize", "Quantize by rounding to nearest");
+  CLI::App* quantize =
+      app.add_subcommand("quantize", "Quantize, by rounding to nearest or learning from data");
   quantize->add_option("model", c.quantize.model, model_help)->required();
   quantize->add_option("-o,--out", c.quantize.out, "folder to write")->required();
   CLI::Option* weights = quantize->add_option("--weights", c.quantize.weights,
@@ -224,6 +271,7 @@ void define_change(CLI::App& app, Commands& c, Flags& f) {
       ->check(CLI::IsMember({"mse", "absmax", "percentile"}));
   quantize->add_option("--percentile", c.quantize.percentile, "for --range percentile");
   quantize->add_flag("--force", c.quantize.force, "replace an existing folder");
+  define_methods(*quantize, c.quantize);
   add_common(*quantize, f);
   add_tokenizer(*quantize, f);
 
@@ -346,6 +394,8 @@ void dispatch(CLI::App& app, const Commands& c, const CommonOptions& common, con
     command_convert(c.convert, common, out);
   else if (name == "quantize")
     command_quantize(c.quantize, common, out);
+  else if (name == "calibrate")
+    command_calibrate(c.calibrate, common, out);
   else if (name == "export")
     command_export(c.to_export, common, out);
   else if (name == "recipe")
@@ -461,6 +511,7 @@ int run_app(int argc, char** argv) {
   define_inspect(app, commands, flags);
   define_run(app, commands, flags);
   define_change(app, commands, flags);
+  define_calibrate(app, commands, flags);
   define_export(app, commands, flags);
   define_choose(app, commands, flags);
   define_measure(app, commands, flags);

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "app/calibration.h"
 #include "app/output.h"
 #include "engine/engine.h"
 #include "engine/sample.h"
@@ -51,6 +52,11 @@ struct QuantizeCommand {
   std::vector<std::string> only, skip, rules;
   std::string recipe;  // FILE that says all of this instead
   bool force = false;
+  // Methods that learn from data.
+  std::string method = "rtn", act_order = "fixed", alpha = "auto", eval_text;
+  double damping = 0.01, threshold = 6, max_kl = -1;
+  bool clip = true, strict = false, restart = false;
+  DataOptions data;
 };
 struct RecipeCheckOptions {
   std::string recipe, model;
@@ -64,6 +70,11 @@ struct ChooseBitsOptions {
   std::uint64_t seed = 0;
   bool verify = false;  // measure the mixture also when the sensitivities are known
   bool force = false;
+};
+struct CalibrateCommand {
+  std::string model, out;
+  DataOptions data;
+  bool gram = true, force = false;
 };
 struct ExportOptions {
   std::string model, out, format;
@@ -105,6 +116,7 @@ void command_export(const ExportOptions&, const CommonOptions&, const Output&);
 void command_recipe_check(const RecipeCheckOptions&, const CommonOptions&, const Output&);
 void command_choose_bits(const ChooseBitsOptions&, const CommonOptions&, const Output&);
 void command_verify(const VerifyOptions&, const CommonOptions&, const Output&);
+void command_calibrate(const CalibrateCommand&, const CommonOptions&, const Output&);
 void command_eval(const EvalOptions&, const CommonOptions&, const Output&);
 void command_bench(const BenchOptions&, const CommonOptions&, const Output&);
 void command_roof(const RoofOptions&, const CommonOptions&, const Output&);
@@ -112,6 +124,12 @@ void command_compare(const CompareOptions&, const CommonOptions&, const Output&)
 void command_random(const RandomOptions&, const CommonOptions&, const Output&);
 
 std::string export_formats();  // the formats of `pare export`, for --help
+
+// Writes the model and says what was written; `extra` joins the JSON.
+void save_and_report(const Model&, const std::string& target, bool force, const char* command,
+                     const Output&, Json extra = Json::object());
+
+Json divergence_json(const Divergence&);
 
 // Token ids, one JSON list a line. Errors name the line.
 std::vector<Sequence> read_ids(const std::filesystem::path&);

@@ -16,11 +16,17 @@
 
 namespace pare {
 
+class WorkFolder;
+struct MatrixReport;
+
 // Everything a pass may touch besides its model.
 struct Context {
   Pool& pool;
   const Log& log;
   std::uint64_t seed = 0;
+  i64 ram_bytes = 0;           // memory that work may take, for schedules; 0: half of what is free
+  WorkFolder* work = nullptr;  // where finished pieces are kept; none: a kill loses all
+  std::vector<MatrixReport>* report = nullptr;
 };
 
 struct Pass {

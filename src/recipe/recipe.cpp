@@ -154,12 +154,21 @@ Range parse_range(const std::string& word) {
        {{"need", "mse, absmax or percentile"}});
 }
 
-double percentile_of(const Place& p) {
+// A number in (low, high], or with `closed` in [low, high].
+double within(const Place& p, double low, double high, bool closed = false) {
   const double value = number_of(p);
-  if (!(value > 0 && value <= 100))
-    refuse("RC-004", p.source, p.line(), "percentile is out of range",
-           {{"found", fmt::format("{}", value)}, {"need", "above 0, at most 100"}});
+  if (!((value > low || (closed && value == low)) && value <= high))
+    refuse("RC-004", p.source, p.line(), "a number is out of range",
+           {{"found", fmt::format("{}", value)},
+            {"need", fmt::format("{} {}, at most {}", closed ? "at least" : "above", low, high)}});
   return value;
+}
+
+ActOrder parse_act_order(const std::string& word) {
+  if (word == "fixed") return ActOrder::fixed;
+  if (word == "none") return ActOrder::none;
+  fail(Exit::usage, "RC-004", fmt::format("{} is not an order of columns", pare::quoted(word)),
+       {{"need", "fixed or none"}});
 }
 
 // What a table may hold: a key and what it sets.
@@ -178,7 +187,17 @@ constexpr Key<QuantizeOptions> quantize_keys[] = {
      [](QuantizeOptions& o, const Place& p) { o.embedding = parsed(p, parse_scheme); }},
     {"kv", [](QuantizeOptions& o, const Place& p) { o.kv = parsed(p, parse_cache_code); }},
     {"range", [](QuantizeOptions& o, const Place& p) { o.fit.range = parsed(p, parse_range); }},
-    {"percentile", [](QuantizeOptions& o, const Place& p) { o.fit.percentile = percentile_of(p); }},
+    {"percentile",
+     [](QuantizeOptions& o, const Place& p) { o.fit.percentile = within(p, 0, 100); }},
+    {"method",
+     [](QuantizeOptions& o, const Place& p) { o.method.method = parsed(p, parse_method); }},
+    {"damping",
+     [](QuantizeOptions& o, const Place& p) { o.method.gptq.damping = within(p, 0, 10); }},
+    {"act_order",
+     [](QuantizeOptions& o, const Place& p) { o.method.gptq.order = parsed(p, parse_act_order); }},
+    {"alpha", [](QuantizeOptions& o, const Place& p) { o.method.alpha = within(p, 0, 1, true); }},
+    {"threshold",
+     [](QuantizeOptions& o, const Place& p) { o.method.outlier_threshold = within(p, 0, 1e30); }},
     {"only", [](QuantizeOptions& o, const Place& p) { o.only = patterns_of(p); }},
     {"skip", [](QuantizeOptions& o, const Place& p) { o.skip = patterns_of(p); }},
 };

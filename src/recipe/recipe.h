@@ -10,6 +10,12 @@
 //   kv = "int8"                           code of the cache
 //   range = "mse"                         or "absmax", "percentile"
 //   percentile = 99.9                     for range = "percentile"
+//   method = "gptq"                       as --method of `pare quantize`; what it learns from comes
+//                                         with the command
+//   damping = 0.01                        of gptq
+//   act_order = "fixed"                   of gptq; or "none"
+//   alpha = 0.5                           of smoothquant; searched without
+//   threshold = 6.0                       of llm-int8
 //   only = ["blocks.*"]                   patterns (pass/quantize/quantize.h)
 //   skip = ["blocks.0.*"]
 //

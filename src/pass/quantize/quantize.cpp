@@ -1,4 +1,5 @@
-// Rounding to nearest, the base line of every calibrated method.
+// Which matrices are quantized how, and rounding to nearest; methods that learn from data are in
+// calibrated.cpp.
 //
 // Each matrix is decoded, its groups are fitted (by default the range that minimizes the squared
 // error, number/encode.h) and every weight is stored as the nearest code. No data is needed, so
@@ -102,6 +103,9 @@ Spec plan(Spec spec, const QuantizeOptions& options) {
     PARE_CHECK(it != all.end());
     it->second->scheme = choice.scheme;
     it->second->activation = choice.activation;
+    const auto outliers = options.method.outliers.find(input_name(spec, choice.name));
+    if (outliers != options.method.outliers.end())
+      it->second->outliers = static_cast<i64>(outliers->second.size());
   }
   // A tied head is the embedding; a scheme of its own unties it.
   if (spec.tied) {
@@ -130,7 +134,17 @@ std::string describe(const QuantizeOptions& o) {
   static constexpr const char* ranges[] = {"absmax", "mse", "percentile"};
   line += fmt::format(" range={}", ranges[static_cast<int>(o.fit.range)]);
   if (o.fit.range == Range::percentile) line += fmt::format(" percentile={}", o.fit.percentile);
-  return line + " method=rtn";
+  return line + describe(o.method);
+}
+
+bool learns(const MethodOptions& o) { return o.method != Method::rtn || o.data != nullptr; }
+
+// Everything but the embedding, whose rows are no product's.
+std::vector<Target> targets_of(const Spec& spec, const QuantizeOptions& options) {
+  std::vector<Target> targets;
+  for (const Choice& c : choose_matrices(spec, options))
+    if (c.name != "embed") targets.push_back({c.name, c.scheme, c.activation, options.fit});
+  return targets;
 }
 
 // The nearest code to NaN is a guess, and one infinity makes a whole group's scale infinite.
@@ -145,6 +159,9 @@ void refuse_non_finite(const Tensor& source, const std::string& name, Pool& pool
 
 Model run(Model model, const QuantizeOptions& options, const std::string& line, Context& context) {
   const Spec planned = plan(model.spec, options);
+  if (learns(options.method))
+    model = quantize_calibrated(std::move(model), planned, targets_of(model.spec, options),
+                                options.method, context);
   for (const Slot& slot : slots(planned)) {
     if (slot.vector) continue;
     // An untied head starts as a copy of the embedding.

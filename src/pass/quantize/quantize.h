@@ -1,4 +1,4 @@
-// Quantization by rounding to nearest: which matrices get which scheme, and the pass that does it.
+// Quantization: which matrices get which scheme by which method, and the pass that does it.
 #pragma once
 
 #include <optional>
@@ -7,6 +7,7 @@
 
 #include "number/encode.h"
 #include "pass/pass.h"
+#include "pass/quantize/calibrated.h"
 
 namespace pare {
 
@@ -42,6 +43,7 @@ struct QuantizeOptions {
   std::optional<Code> kv;           // code of the cache, recorded in the model
   std::vector<Rule> rules;          // schemes by pattern
   FitOptions fit;
+  MethodOptions method;
 };
 
 // The matrices that `options` would change, by name, with their new schemes.
