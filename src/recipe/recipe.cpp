@@ -309,24 +309,26 @@ void add_rules(QuantizeOptions& options, const Entry& entry, const std::string& 
 
 void add_entry(Recipe& recipe, const Entry& entry) {
   if (entry.name == "quantize") {
-    recipe.steps.push_back(
-        {entry.line, read_table(*entry.table, quantize_keys, recipe.source, "quantize")});
+    Step& step = recipe.steps.emplace_back();
+    step.line = entry.line;
+    step.options = read_table(*entry.table, quantize_keys, recipe.source, "quantize");
     return;
   }
   if (entry.name == "cast") {
     if (!entry.table->contains("to"))
       refuse("RC-004", recipe.source, entry.line, "a cast does not say to what", {},
              "add to = \"bf16\"");
-    recipe.steps.push_back(
-        {entry.line, read_table(*entry.table, cast_keys, recipe.source, "cast")});
+    Step& step = recipe.steps.emplace_back();
+    step.line = entry.line;
+    step.options = read_table(*entry.table, cast_keys, recipe.source, "cast");
     return;
   }
-  if (recipe.steps.empty()) recipe.steps.push_back({entry.line, QuantizeOptions{}});
-  QuantizeOptions* step = std::get_if<QuantizeOptions>(&recipe.steps.back().options);
-  if (step == nullptr)
+  if (recipe.steps.empty()) recipe.steps.emplace_back().line = entry.line;  // a QuantizeOptions
+  QuantizeOptions* options = std::get_if<QuantizeOptions>(&recipe.steps.back().options);
+  if (options == nullptr)
     refuse("RC-004", recipe.source, entry.line, "a rule follows a step that has none", {},
            "rules belong to the [[quantize]] before them");
-  add_rules(*step, entry, recipe.source);
+  add_rules(*options, entry, recipe.source);
 }
 
 // The same pass, whose Errors say which step they come from.
