@@ -70,7 +70,7 @@ WorkFolder::WorkFolder(const fs::path& output, const std::vector<std::string>& s
   if (!fs::is_directory(folder_))
     fail(Exit::resources, "IO-005", "cannot make a folder for unfinished work",
          {{"folder", folder_.string()}, {"reason", status.message()}});
-  lock_ = take_lock(folder_ / lock_name);
+  lock_.file = take_lock(folder_ / lock_name);
   const fs::path journal = folder_ / journal_name;
   if (!restart && fs::exists(journal)) {
     const Json content = read_journal(journal);
@@ -101,11 +101,14 @@ WorkFolder::WorkFolder(const fs::path& output, const std::vector<std::string>& s
 }
 
 WorkFolder::~WorkFolder() {
-  if (lock_ < 0) return;
   // Nothing was committed: nothing is worth keeping.
   std::error_code ignored;
-  if (pieces_.empty()) fs::remove_all(folder_, ignored);
-  close(lock_);
+  if (lock_.file >= 0 && pieces_.empty()) fs::remove_all(folder_, ignored);
+}
+
+void WorkFolder::Lock::release() {
+  if (file >= 0) close(file);
+  file = -1;
 }
 
 void WorkFolder::write_journal() {
@@ -143,8 +146,7 @@ void WorkFolder::commit(Json piece, const std::vector<std::string>& keep) {
 void WorkFolder::remove() {
   std::error_code ignored;
   fs::remove_all(folder_, ignored);
-  if (lock_ >= 0) close(lock_);
-  lock_ = -1;
+  lock_.release();
 }
 
 std::uint64_t fingerprint(std::span<const std::byte> bytes, std::uint64_t seed) {

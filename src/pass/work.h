@@ -40,11 +40,17 @@ class WorkFolder {
   void remove();
 
  private:
+  // Held until the end, however the constructor ends.
+  struct Lock {
+    int file = -1;
+    ~Lock() { release(); }
+    void release();
+  };
   void write_journal();
   std::filesystem::path folder_;
   std::vector<std::string> signature_;
   std::vector<Json> pieces_;
-  int lock_ = -1;
+  Lock lock_;
 };
 
 // A hash of bytes for comparing what was with what is; not against malice.

@@ -22,6 +22,7 @@
 #include "pass/quantize/flow.h"
 #include "pass/quantize/methods.h"
 #include "pass/quantize/outliers.h"
+#include "pass/quantize/scales.h"
 #include "pass/work.h"
 
 namespace pare {
@@ -45,6 +46,47 @@ Weight in_memory(Tensor t) {
 
 i64 block_of(const std::string& slot) {
   return slot.starts_with("blocks.") ? std::stoll(slot.substr(7)) : -1;
+}
+
+// Something stands between the input of a Linear and its matrix.
+bool conditions(const Linear& l) {
+  return l.input_scaled || l.permuted || l.rotation > 0 || l.outliers > 0;
+}
+
+// Statistics of what the matrix itself multiplies (engine/net.h says in which order it is made).
+InputStatistics condition(InputStatistics s, const Linear& l, const std::string& name,
+                          const BlockValues& values) {
+  if (l.rotation > 0)
+    fail_input(
+        "QU-025",
+        "the inputs of a matrix are rotated; methods that learn from data need them as they are",
+        {{"matrix", name}}, "leave it out with --skip, or use --method rtn without data");
+  if (l.input_scaled) scale_statistics(s, values.at(name + ".input_scale").data);
+  const auto n = static_cast<std::size_t>(s.size());
+  std::vector<std::size_t> from(n);
+  for (std::size_t k = 0; k < n; k++) from[k] = k;
+  if (l.permuted) {
+    const std::vector<float>& order = values.at(name + ".permutation").data;
+    for (std::size_t k = 0; k < n; k++) from[k] = static_cast<std::size_t>(order[k]);
+  }
+  std::vector<float> keep(n, 1.0f);
+  if (l.outliers > 0)
+    for (float k : values.at(name + ".outlier_index").data) keep[static_cast<std::size_t>(k)] = 0;
+  InputStatistics out = s;
+  for (std::size_t k = 0; k < n; k++) {
+    out.sum_abs[k] = s.sum_abs[from[k]] * double{keep[k]};
+    out.sum_square[k] = s.sum_square[from[k]] * double{keep[k]};
+    out.max_abs[k] = s.max_abs[from[k]] * keep[k];
+  }
+  for (std::vector<float> InputStatistics::*matrix :
+       {&InputStatistics::gram, &InputStatistics::sample}) {
+    const bool square = matrix == &InputStatistics::gram;
+    for (std::size_t r = 0; r < (s.*matrix).size() / n; r++)
+      for (std::size_t k = 0; k < n; k++)
+        (out.*matrix)[r * n + k] =
+            (s.*matrix)[(square ? from[r] : r) * n + from[k]] * keep[k] * (square ? keep[r] : 1.0f);
+  }
+  return out;
 }
 
 class Walk {
@@ -211,9 +253,14 @@ class Walk {
     stop_if_interrupted();
     const auto start = std::chrono::steady_clock::now();
     const std::string slot = target.name + ".weight";
-    Values& weights = values_.at(slot);
-    MatrixTask task{target.name, std::as_const(weights).matrix(), target.scheme, target.fit,
-                    statistics};
+    const Linear& spec = linear_of(work_.spec, target.name);
+    std::optional<InputStatistics> conditioned;
+    if (statistics != nullptr && conditions(spec)) {
+      conditioned = condition(*statistics, spec, target.name, values_);
+      statistics = &*conditioned;
+    }
+    const MatrixTask task{target.name, std::as_const(values_.at(slot)).matrix(), target.scheme,
+                          target.fit, statistics};
     Code outlier_code = Code::f16;
     if (const auto it = options_.outliers.find(input.name); it != options_.outliers.end())
       outlier_code = split_outliers(values_, target.name, it->second);

@@ -104,8 +104,11 @@ Spec plan(Spec spec, const QuantizeOptions& options) {
     it->second->scheme = choice.scheme;
     it->second->activation = choice.activation;
     const auto outliers = options.method.outliers.find(input_name(spec, choice.name));
-    if (outliers != options.method.outliers.end())
-      it->second->outliers = static_cast<i64>(outliers->second.size());
+    if (outliers == options.method.outliers.end() || outliers->second.empty()) continue;
+    if (it->second->outliers > 0 || it->second->permuted || it->second->rotation > 0)
+      fail_input("QU-025", "a matrix has companions already that outlier columns do not go with",
+                 {{"matrix", choice.name}}, "leave it out with --skip");
+    it->second->outliers = static_cast<i64>(outliers->second.size());
   }
   // A tied head is the embedding; a scheme of its own unties it.
   if (spec.tied) {
