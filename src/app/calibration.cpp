@@ -14,9 +14,9 @@ namespace {
 
 void check_flags(const DataOptions& o) {
   const int sources = !o.text.empty() + !o.ids.empty() + !o.statistics.empty();
-  if (sources > 1) fail(Exit::usage, "CL-030", "give one of --text, --ids and --stats");
+  if (sources > 1) fail(Exit::usage, "CL-036", "give one of --text, --ids and --stats");
   if (o.tokens <= 0 || o.length <= 1 || o.ram < 0)
-    fail(Exit::usage, "CL-031", "--tokens, --length or --ram is out of range",
+    fail(Exit::usage, "CL-037", "--tokens, --length or --ram is out of range",
          {{"found", fmt::format("{}, {}, {}", o.tokens, o.length, o.ram)},
           {"need", "tokens above 0, length above 1, megabytes of 0 or more"}});
 }

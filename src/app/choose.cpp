@@ -225,7 +225,7 @@ void print(const ChooseBitsOptions& o, const Sensitivities& s, const BitsPlan& p
 void command_choose_bits(const ChooseBitsOptions& o, const CommonOptions& common,
                          const Output& out) {
   if (!(o.budget > 0 && o.budget <= 64))
-    fail(Exit::usage, "CL-031", "--budget is out of range",
+    fail(Exit::usage, "CL-039", "--budget is out of range",
          {{"found", fmt::format("{}", o.budget)}, {"need", "above 0, at most 64 bits a weight"}});
   const Model model = load_model(o.model, {common.tokenizer});
   Pool pool(common.threads);

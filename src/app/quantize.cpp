@@ -37,10 +37,44 @@ void read_schemes(const QuantizeCommand& o, QuantizeOptions& options) {
   if (!(o.percentile > 0 && o.percentile <= 100))
     fail(Exit::usage, "CL-009", "--percentile is out of range",
          {{"found", fmt::format("{}", o.percentile)}, {"need", "above 0, at most 100"}});
+  if (options.fit.range != Range::percentile && o.percentile != QuantizeCommand{}.percentile)
+    fail(Exit::usage, "CL-009", "--percentile needs --range percentile", {{"found", o.range}});
 }
 
 bool flag_of_data(const DataOptions& d) {
   return !d.text.empty() || !d.ids.empty() || !d.statistics.empty();
+}
+
+bool learns(const QuantizeCommand& o) {
+  const Method m = parse_method(o.method);
+  return needs_data(m) || (flag_of_data(o.data) && m != Method::hqq);
+}
+
+// A flag that the method at hand does not look at is a mistake.
+void refuse_idle_flags(const QuantizeCommand& o, bool learns) {
+  const QuantizeCommand none;
+  const Method m = parse_method(o.method);
+  const auto idle = [&](bool given, const char* flag, bool used, const char* need) {
+    if (given && !used)
+      fail(Exit::usage, "CL-035", fmt::format("{} has no effect here", flag),
+           {{"found", "--method " + o.method}, {"need", need}});
+  };
+  const bool gptq = m == Method::gptq || m == Method::automatic;
+  const bool awq = m == Method::awq || m == Method::automatic;
+  idle(o.damping != none.damping, "--damping", gptq, "--method gptq or auto");
+  idle(o.act_order != none.act_order, "--act-order", gptq, "--method gptq or auto");
+  idle(!o.clip, "--no-clip", awq, "--method awq or auto");
+  idle(o.alpha != none.alpha, "--alpha", m == Method::smoothquant, "--method smoothquant");
+  idle(o.threshold != none.threshold, "--threshold", m == Method::llm_int8, "--method llm-int8");
+  const char* data = "a method that learns from data, or --text, --ids or --stats";
+  idle(o.strict, "--strict", learns, data);
+  idle(o.restart, "--restart", learns, data);
+  const bool flows = learns && o.data.statistics.empty();
+  idle(o.data.tokens != none.data.tokens, "--tokens", flows, data);
+  idle(o.data.length != none.data.length, "--length", flows, data);
+  idle(o.data.ram != none.data.ram, "--ram", flows, data);
+  const bool writes = o.data.text.empty() && o.data.ids.empty() && (flows || o.max_kl >= 0);
+  idle(o.data.seed != none.data.seed, "--data-seed", writes, "text that the model writes");
 }
 
 void read_method(const QuantizeCommand& o, MethodOptions& method) {
@@ -78,7 +112,7 @@ std::vector<Step> steps_of(const QuantizeCommand& o) {
                     !o.rules.empty() || o.range != none.range || o.percentile != none.percentile ||
                     o.method != none.method;
   if (more)
-    fail(Exit::usage, "CL-030", "--recipe says all of what to do", {},
+    fail(Exit::usage, "CL-038", "--recipe says all of what to do", {},
          "write the other flags into the recipe, or leave it out");
   return load_recipe(o.recipe).steps;
 }
@@ -172,7 +206,7 @@ std::optional<Quality> measure(const Model& base, const Model& model, const Quan
 
 void enforce(const QuantizeCommand& o, const std::optional<Quality>& q) {
   if (!q || o.max_kl < 0 || q->result.divergence->kl_mean <= o.max_kl) return;
-  fail(Exit::gate, "QU-030", "the model is further from the original than --max-kl allows",
+  fail(Exit::gate, "QU-026", "the model is further from the original than --max-kl allows",
        {{"found", fmt::format("mean KL {:.5f} nats on {}", q->result.divergence->kl_mean, q->text)},
         {"need", fmt::format("at most {}", o.max_kl)}},
        "nothing was published; use more bits or another method");
@@ -235,6 +269,7 @@ void command_quantize(const QuantizeCommand& o, const CommonOptions& common, con
   const Model base = load_model(o.model, {common.tokenizer});
   Spec planned = base.spec;  // what is wrong with schemes and patterns is said before any work
   for (const Pass& pass : passes(recipe)) planned = pass.plan(std::move(planned));
+  if (o.recipe.empty()) refuse_idle_flags(o, learns(o));
   { Publisher check(o.out, o.force, Publisher::Kind::folder, base.path, weight_bytes(planned)); }
   Pool pool(common.threads);
   std::vector<MatrixReport> report;
@@ -260,8 +295,8 @@ void command_quantize(const QuantizeCommand& o, const CommonOptions& common, con
   Model model = base;
   for (std::size_t i = 0; i < all.size(); i++) {
     const auto* options = std::get_if<QuantizeOptions>(&recipe.steps[i].options);
-    const bool learns = options != nullptr && options->method.data != nullptr;
-    context.work = learns && work ? &*work : nullptr;
+    const bool with_data = options != nullptr && options->method.data != nullptr;
+    context.work = with_data && work ? &*work : nullptr;
     model = all[i].run(std::move(model), context);
   }
   PARE_CHECK(model.spec == planned);

@@ -154,7 +154,7 @@ std::vector<Target> targets_of(const Spec& spec, const QuantizeOptions& options)
 void refuse_non_finite(const Tensor& source, const std::string& name, Pool& pool) {
   const i64 bad = count_non_finite(source, pool);
   if (bad == 0) return;
-  fail_input("QU-004", "a matrix has values that are not finite, which no code stands for",
+  fail_input("QU-006", "a matrix has values that are not finite, which no code stands for",
              {{"tensor", name}, {"found", fmt::format("{} of {} values", bad, source.count())}},
              fmt::format("get the file again, or leave the matrix as it is with --skip '{}'",
                          name.substr(0, name.rfind('.'))));
