@@ -109,95 +109,86 @@ TEST(Calibrated, DoesOnEverySpecWhatWasPlanned) {
     }
 }
 
-// ---- the embedded model ----
+// ---- schedules, on a small model ----
 
-Model quantized_tales(const QuantizeOptions& o, Pool& pool, i64 ram = 0, WorkFolder* work = nullptr,
-                      const Model* from = nullptr) {
+const Model& small_model() {
+  static const Model model = random_model(llama_like(4, 48, 16, 96), 21, Code::f32);
+  return model;
+}
+
+struct Outcome {
+  Model model;
+  std::vector<MatrixReport> report;
+};
+
+Outcome quantized(const Model& model, const QuantizeOptions& o, Pool& pool, i64 ram = 0,
+                  WorkFolder* work = nullptr) {
   const Log log = quiet();
-  Context context{pool, log, 0, ram, work};
-  return quantize_pass(o).run(from != nullptr ? *from : tales().model, context);
-}
-
-std::shared_ptr<const Calibration> tale_tokens() {
-  static const std::shared_ptr<const Calibration> data = [] {
-    auto made = std::make_shared<Calibration>();
-    made->sequences = cut_sequences(heldout_ids(), 1536, 128);
-    made->source = "held-out text";
-    return std::shared_ptr<const Calibration>(made);
-  }();
-  return data;
-}
-
-TEST(Calibrated, MethodsAreNearerToTheOriginalThanRounding) {
-  Pool pool(2);
-  const auto kl = [&](Method method, const char* scheme) {
-    const QuantizeOptions o = options_for(method, scheme, "none", tale_tokens());
-    return divergence(tales().model, quantized_tales(o, pool), tales().rest, pool);
-  };
-  QuantizeOptions plain;
-  plain.weights = parse_scheme("int3:g128");
-  const double nearest =
-      divergence(tales().model, quantized_tales(plain, pool), tales().rest, pool);
-  const double gptq = kl(Method::gptq, "int3:g128"), awq = kl(Method::awq, "int3:g128"),
-               both = kl(Method::automatic, "int3:g128");
-  RecordProperty("kl", fmt::format("rtn {} gptq {} awq {} auto {}", nearest, gptq, awq, both));
-  EXPECT_LT(gptq, nearest);
-  EXPECT_LT(awq, nearest);
-  EXPECT_LT(both, nearest);
+  Outcome outcome;
+  Context context{pool, log, 0, ram, work, &outcome.report};
+  outcome.model = quantize_pass(o).run(model, context);
+  return outcome;
 }
 
 TEST(Calibrated, ScheduleAndThreadsChangeNothing) {
   Pool one(1), three(3);
-  const QuantizeOptions o = options_for(Method::automatic, "int4:g64", "none", tale_tokens());
-  const auto whole = contents(quantized_tales(o, one));
-  EXPECT_EQ(contents(quantized_tales(o, three)), whole);
-  // So little memory that every sequence is a batch of its own.
-  EXPECT_EQ(contents(quantized_tales(o, three, 1)), whole);
+  const auto data = some_tokens(small_model().spec.vocab, 5, 40);
+  for (Method m : {Method::gptq, Method::automatic}) {
+    const QuantizeOptions o = options_for(m, "int4:g32", "none", data);
+    const auto whole = contents(quantized(small_model(), o, one).model);
+    EXPECT_EQ(contents(quantized(small_model(), o, three).model), whole);
+    // So little memory that every sequence is a batch of its own.
+    EXPECT_EQ(contents(quantized(small_model(), o, three, 1).model), whole);
+  }
 }
 
 TEST(Calibrated, WorkThatWasCutShortIsTakenUp) {
-  Pool pool(2);
+  Pool pool(1);
   const TemporaryFolder folder;
-  QuantizeOptions o = options_for(Method::gptq, "int4:g64", "none", tale_tokens());
+  QuantizeOptions o =
+      options_for(Method::gptq, "int4:g32", "none", some_tokens(small_model().spec.vocab, 5, 40));
   o.head = parse_scheme("int8:channel");
-  const auto undisturbed = contents(quantized_tales(o, pool));
-  for (const char* at : {"blocks.0.attn.q.weight", "blocks.1.ffn.up.weight",
-                         "blocks.3.attn.o.weight", "head.weight"}) {
+  const auto undisturbed = contents(quantized(small_model(), o, pool).model);
+  for (const char* at :
+       {"blocks.0.attn.q.weight", "blocks.1.ffn.up.weight", "blocks.3.attn.o.weight"}) {
     const std::filesystem::path out = folder / at;
-    Model broken = tales().model;
-    const std::string name = std::string(at) == "head.weight" ? "embed.weight" : at;
-    Weight& weight = broken.weights.at(name);
-    // The walk begins with the embedding; what stops it there must not stop the flow's start.
-    int left = name == "embed.weight" ? 1 : 0;
-    weight.load = [load = weight.load, left]() mutable {
-      if (left-- > 0) return load();
+    Model broken = small_model();
+    broken.weights.at(at).load = []() -> Tensor {
       fail(Exit::resources, "XX-001", "the power went");
     };
     {
       WorkFolder work(out, {"a run"}, false);
-      EXPECT_THROW(quantized_tales(o, pool, 0, &work, &broken), Error);
+      EXPECT_THROW(quantized(broken, o, pool, 0, &work), Error);
     }
     WorkFolder work(out, {"a run"}, false);
-    const Model resumed = quantized_tales(o, pool, 0, &work);
+    EXPECT_EQ(work.pieces().size(), static_cast<std::size_t>(at[7] - '0'));
+    const Model resumed = quantized(small_model(), o, pool, 0, &work).model;
     EXPECT_EQ(contents(resumed), undisturbed) << at;
-    EXPECT_EQ(resumed.spec, quantize_pass(o).plan(tales().model.spec));
+    EXPECT_EQ(resumed.spec, quantize_pass(o).plan(small_model().spec));
     work.remove();
     EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
   }
 }
 
+double total_error(const Outcome& outcome) {
+  double sum = 0;
+  for (const MatrixReport& m : outcome.report) sum += m.error;
+  return sum;
+}
+
 TEST(Calibrated, StatisticsFromAFileServeEveryMethod) {
-  Pool pool(2);
+  Pool pool(1);
   const Log log = quiet();
   const TemporaryFolder folder;
-  const Model& model = tales().model;
+  const Model& model = small_model();
+  const auto text = some_tokens(model.spec.vocab, 12, 40);
   Context context{pool, log};
   i64 tokens = 0;
-  for (const auto& s : tale_tokens()->sequences) tokens += static_cast<i64>(s.size());
+  for (const auto& s : text->sequences) tokens += static_cast<i64>(s.size());
   {
-    StatisticsWriter writer(folder / "stats", model.spec, true, tokens, "held-out text");
+    StatisticsWriter writer(folder / "stats", model.spec, true, tokens, "random");
     collect_statistics(
-        model, *tale_tokens(), true, context,
+        model, *text, true, context,
         [&](const std::string& name, const InputStatistics& s) { writer.write(name, s); },
         [&](i64 block, const KvStatistics& s) {
           EXPECT_LT(s.k_min[0], s.k_max[0]);
@@ -207,17 +198,38 @@ TEST(Calibrated, StatisticsFromAFileServeEveryMethod) {
   }
   auto data = std::make_shared<Calibration>();
   data->statistics = std::make_shared<StatisticsFile>(folder / "stats", model.spec);
-  QuantizeOptions plain;
-  plain.weights = parse_scheme("int3:g64");
-  const double nearest = divergence(model, quantized_tales(plain, pool), tales().rest, pool);
-  for (Method m : {Method::rtn, Method::gptq, Method::awq, Method::automatic}) {
-    const Model out = quantized_tales(options_for(m, "int3:g64", "none", data), pool);
-    EXPECT_LT(divergence(model, out, tales().rest, pool), nearest) << to_string(m);
-  }
+  const double nearest =
+      total_error(quantized(model, options_for(Method::rtn, "int3:g32", "none", data), pool));
+  for (Method m : {Method::gptq, Method::awq, Method::automatic})
+    EXPECT_LT(total_error(quantized(model, options_for(m, "int3:g32", "none", data), pool)),
+              nearest)
+        << to_string(m);
 }
 
-TEST(Calibrated, StrictRefusesWhatGaveWay) {
-  // A model whose first input is always zero has no Gram matrix to speak of; GPTQ must still end.
+// ---- the embedded model ----
+
+TEST(Calibrated, MethodsAreNearerToTheOriginalThanRounding) {
+  if (sanitized()) GTEST_SKIP() << "arithmetic on a real model is slow under sanitizers";
+  Pool pool(2);
+  auto data = std::make_shared<Calibration>();
+  data->sequences = cut_sequences(heldout_ids(), 1536, 128);
+  data->source = "held-out text";
+  const auto kl = [&](Method method) {
+    const QuantizeOptions o = options_for(method, "int3:g128", "none", data);
+    return divergence(tales().model, quantized(tales().model, o, pool).model, tales().rest, pool);
+  };
+  QuantizeOptions plain;
+  plain.weights = parse_scheme("int3:g128");
+  const double nearest =
+      divergence(tales().model, quantized(tales().model, plain, pool).model, tales().rest, pool);
+  const double gptq = kl(Method::gptq), awq = kl(Method::awq), both = kl(Method::automatic);
+  std::printf("KL: nearest %.5f, gptq %.5f, awq %.5f, auto %.5f\n", nearest, gptq, awq, both);
+  EXPECT_LT(gptq, nearest);
+  EXPECT_LT(awq, nearest);
+  EXPECT_LT(both, nearest);
+}
+
+TEST(Calibrated, AnInputThatIsAlwaysZeroHasNoGramMatrix) {
   Pool pool(1);
   const Log log = quiet();
   const Spec spec = llama_like(1);
@@ -249,9 +261,9 @@ TEST(CalibrationText, IsSpreadEvenly) {
 TEST(CalibrationText, OfTheModelIsTheSameForAnyPool) {
   Pool one(1), two(2);
   const Log log = quiet();
-  const auto a = write_sequences(tales().model, 96, 24, 4, one, log);
-  EXPECT_EQ(a, write_sequences(tales().model, 96, 24, 4, two, log));
-  EXPECT_NE(a, write_sequences(tales().model, 96, 24, 5, two, log));
+  const auto a = write_sequences(small_model(), 96, 24, 4, one, log);
+  EXPECT_EQ(a, write_sequences(small_model(), 96, 24, 4, two, log));
+  EXPECT_NE(a, write_sequences(small_model(), 96, 24, 5, two, log));
   ASSERT_EQ(a.size(), 4u);
   for (const auto& s : a) EXPECT_EQ(s.size(), 24u);
 }
