@@ -61,7 +61,7 @@ void command_bench(const BenchOptions& o, const CommonOptions& common, const Out
                                {"generate", Json(r.options.generate)},
                                {"batch", Json(r.options.batch)},
                                {"context", Json(r.options.context)},
-                               {"kv_code", Json(info(engine.kv_code()).name)},
+                               {"kv_code", Json(to_string(engine.kv()))},
                                {"prefill_tokens_per_second", Json(r.prefill_tokens_per_second)},
                                {"decode_tokens_per_second", Json(r.decode_tokens_per_second)},
                                {"prefill_seconds", timing_json(r.prefill)},
@@ -81,7 +81,7 @@ void command_bench(const BenchOptions& o, const CommonOptions& common, const Out
       "  prefill  {:.1f} tokens/s {}   {} tokens x {}, {}, {:.0f} % of peak\n"
       "  decode   {:.2f} tokens/s {}   {} steps x {} at context {}\n"
       "           {} a token ({} weights + {} cache a step), {}, MBU {:.0f} %\n",
-      o.model, isa_name(isa_here()), pool.threads(), info(engine.kv_code()).name,
+      o.model, isa_name(isa_here()), pool.threads(), to_string(engine.kv()),
       r.prefill_tokens_per_second, spread(r.prefill), r.options.prompt, r.options.batch,
       human_rate(r.prefill_flops_per_second, "FLOP"), 100 * shares.mfu, r.decode_tokens_per_second,
       spread(r.decode), r.options.generate, r.options.batch, r.options.context,

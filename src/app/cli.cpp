@@ -20,6 +20,9 @@
 namespace pare {
 namespace {
 
+constexpr const char* kv_help =
+    "scheme of the cache: f16, int8, e4m3, int4:g32:asym, int4:asym:k=channel:window=64";
+
 // Examples shown by --help; tools/run_doc_commands.py runs them.
 const std::map<std::string, const char*> examples = {
     {"show", "pare show models/pare-tales\npare show model.gguf --tensors --json"},
@@ -156,6 +159,7 @@ void define_inspect(CLI::App& app, Commands& c, Flags& f) {
       app.add_subcommand("show", "What a model is: its parts, bytes, cache, integrity");
   show->add_option("model", c.show.model, model_help)->required();
   show->add_flag("--tensors", c.show.tensors, "list every tensor");
+  show->add_option("--kv", c.show.kv, kv_help);
   show->add_flag("!--no-scan", c.show.scan, "do not read the weights for the integrity line");
   add_common(*show, f);
   add_tokenizer(*show, f);
@@ -190,7 +194,7 @@ void define_run(CLI::App& app, Commands& c, Flags& f) {
       ->excludes(greedy);
   run->add_option("--seed", c.run.seed, "seed of the sampling")->check(check_seed);
   run->add_flag("!--no-stop", c.run.stop_at_end, "go on after an end token");
-  run->add_option("--kv", c.run.kv, "code of the cache: f32 f16 bf16 int8 e4m3");
+  run->add_option("--kv", c.run.kv, kv_help);
   run->add_flag("--reference", c.run.reference, "scalar reference arithmetic (slow)");
   add_common(*run, f);
   add_tokenizer(*run, f);
@@ -266,7 +270,7 @@ void define_change(CLI::App& app, Commands& c, Flags& f) {
                        "scheme of the output matrix (default: unchanged)");
   quantize->add_option("--embedding", c.quantize.embedding,
                        "scheme of the embedding (default: unchanged)");
-  quantize->add_option("--kv", c.quantize.kv, "code of the cache: f32 f16 bf16 int8 e4m3");
+  quantize->add_option("--kv", c.quantize.kv, kv_help);
   quantize->add_option("--range", c.quantize.range, "how ranges are found: mse, absmax, percentile")
       ->check(CLI::IsMember({"mse", "absmax", "percentile"}));
   quantize->add_option("--percentile", c.quantize.percentile, "for --range percentile");
@@ -350,7 +354,7 @@ void define_measure(CLI::App& app, Commands& c, Flags& f) {
   eval->add_option("--against", c.eval.against, "model to compare with");
   CLI::Option* logits = eval->add_option("--logits", c.eval.logits,
                                          "with --ids: write all logits to a safetensors FILE");
-  eval->add_option("--kv", c.eval.kv, "code of the cache: f32 f16 bf16 int8 e4m3");
+  eval->add_option("--kv", c.eval.kv, kv_help);
   eval->add_flag("--reference", c.eval.reference, "scalar reference arithmetic (slow)");
   eval->add_flag("--force", c.eval.force, "replace an existing logits file")->needs(logits);
   add_protocol(*eval, c.eval.protocol);
@@ -361,7 +365,7 @@ void define_measure(CLI::App& app, Commands& c, Flags& f) {
 
   CLI::App* bench = app.add_subcommand("bench", "Tokens per second against this machine's limits");
   bench->add_option("model", c.bench.model, model_help)->required();
-  bench->add_option("--kv", c.bench.kv, "code of the cache: f32 f16 bf16 int8 e4m3");
+  bench->add_option("--kv", c.bench.kv, kv_help);
   add_speed(*bench, c.bench.speed);
   add_common(*bench, f);
 

@@ -26,6 +26,7 @@ struct ShowOptions {
   std::string model;
   bool tensors = false;  // list every tensor
   bool scan = true;      // read all weights for the integrity line
+  std::string kv;        // scheme of a cache to count bytes for; empty: the model's
 };
 struct RunOptions {
   std::string model, prompt, ids;
@@ -133,8 +134,8 @@ Json divergence_json(const Divergence&);
 
 // Token ids, one JSON list a line. Errors name the line.
 std::vector<Sequence> read_ids(const std::filesystem::path&);
-// "f32", "f16", "bf16", "int8" or "e4m3"; Error CL-004 lists them.
-std::optional<Code> parse_kv(const std::string& text);
+// Empty: the model's. Errors of parse_kv_scheme.
+std::optional<KvScheme> parse_kv(const std::string& text);
 // "mse", "absmax" or "percentile" (checked by the command line).
 Range parse_range(const std::string& word);
 // The text of a file, or of standard input for "-".

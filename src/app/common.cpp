@@ -10,12 +10,9 @@
 
 namespace pare {
 
-std::optional<Code> parse_kv(const std::string& text) {
+std::optional<KvScheme> parse_kv(const std::string& text) {
   if (text.empty()) return std::nullopt;
-  for (Code code : {Code::f32, Code::f16, Code::bf16, Code::int8, Code::e4m3})
-    if (info(code).name == text) return code;
-  fail(Exit::usage, "CL-004", fmt::format("{} is not a code for the cache", pare::quoted(text)),
-       {{"need", "f32, f16, bf16, int8 or e4m3"}});
+  return parse_kv_scheme(text);
 }
 
 // Standard input, pipes and devices are read to their end; regular files go through file/io.

@@ -28,11 +28,11 @@ struct Loaded {
 };
 
 Loaded open(const std::string& argument, const EvalOptions& o, const CommonOptions& common,
-            Pool& pool) {
+            const std::string& kv, Pool& pool) {
   Model model = load_model(argument, {common.tokenizer});
   EngineOptions options;
   options.reference = o.reference;
-  options.kv = parse_kv(o.kv);
+  options.kv = parse_kv(kv);
   Engine engine(model, pool, options);
   return {std::move(model), std::move(engine)};
 }
@@ -168,7 +168,7 @@ void command_eval(const EvalOptions& o, const CommonOptions& common, const Outpu
   if (!o.tasks.empty() && !o.against.empty())
     fail(Exit::usage, "EV-004", "--against compares texts, not tasks", {}, "use --text or --ids");
   Pool pool(common.threads);
-  Loaded loaded = open(o.model, o, common, pool);
+  Loaded loaded = open(o.model, o, common, o.kv, pool);
   if (!o.tasks.empty()) return eval_tasks(o, loaded, pool, out);
   std::vector<Sequence> sequences;
   Protocol protocol = o.protocol;
@@ -185,7 +185,8 @@ void command_eval(const EvalOptions& o, const CommonOptions& common, const Outpu
   check_ids(sequences, loaded.engine.spec().vocab);
   if (!o.logits.empty()) write_logits(loaded.engine, sequences, o.logits, o.force, out.log);
   std::optional<Loaded> base;
-  if (!o.against.empty()) base.emplace(open(o.against, o, common, pool));
+  // What is compared with keeps its own cache, so that --kv can be measured.
+  if (!o.against.empty()) base.emplace(open(o.against, o, common, "", pool));
   const EvalResult result =
       evaluate(loaded.engine, base ? &base->engine : nullptr, sequences, protocol, pool, out.log);
   print_scores(o, result, out);

@@ -120,8 +120,8 @@ void command_show(const ShowOptions& o, const CommonOptions& common, const Outpu
   }
   const i64 count = parameters(spec);
   const double bits = 8.0 * static_cast<double>(total) / static_cast<double>(count);
-  const Code kv = default_kv_code(spec);
-  const i64 kv_bytes = kv_bytes_per_token(spec, kv);
+  const KvScheme kv = o.kv.empty() ? default_kv(spec) : parse_kv_scheme(o.kv);
+  const double kv_bytes = kv_bytes_per_token(spec, kv);
 
   std::optional<Integrity> integrity_report;
   if (o.scan) {
@@ -140,7 +140,7 @@ void command_show(const ShowOptions& o, const CommonOptions& common, const Outpu
          {"parameters", Json(count)},
          {"weight_bytes", Json(total)},
          {"bits_per_weight", Json(bits)},
-         {"kv_code", Json(info(kv).name)},
+         {"kv_code", Json(to_string(kv))},
          {"kv_bytes_per_token", Json(kv_bytes)},
          {"dim", Json(spec.dim)},
          {"blocks", Json(spec.blocks.size())},
@@ -178,7 +178,7 @@ void command_show(const ShowOptions& o, const CommonOptions& common, const Outpu
         "  cache       {} bytes a token in {}\n  integrity   {}\n",
         o.model, model.family, human_count(static_cast<double>(count)),
         human_bytes(static_cast<double>(total)), bits, spec.dim, spec.blocks.size(), spec.vocab,
-        spec.tied ? " (head tied)" : "", spec.max_positions, kv_bytes, info(kv).name, state);
+        spec.tied ? " (head tied)" : "", spec.max_positions, kv_bytes, to_string(kv), state);
     for (const std::string& line : model.history) text += "  made by     " + line + "\n";
     text += "\n" + block_table(spec) + "\n" + group_table(parts, "part", total) + "\n" +
             group_table(schemes, "scheme", total);

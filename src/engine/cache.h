@@ -7,7 +7,12 @@
 //   MLA                    one row of kv_rank + rope.dims       as above
 //   kv_from = j            nothing                              -
 //
-// Rows are stored in the cache's code; int8 and e4m3 rows carry one f32 scale each.
+// Rows are stored by the cache's scheme (number/kv_scheme.h), latent rows by that of its keys. A
+// scheme that packs groups of positions holds windows and sinks in whole groups, and beside what is
+// packed the newest window + group + 16 positions in f16.
+//
+// What a query sees of a position depends on the two positions alone, not on how many tokens were
+// appended at once.
 #pragma once
 
 #include <memory>
@@ -21,8 +26,8 @@ class KvCache {
  public:
   // `positions`: capacity of blocks without a window; windows hold at most window + sinks.
   // Errors: EN-004 more positions than the model's table has, EN-006 not enough memory, EN-007 a
-  // code that no cache has (f32, f16, bf16, int8 and e4m3 are possible).
-  KvCache(const Spec&, i64 positions, Code code);
+  // scheme that check(KvScheme) refuses.
+  KvCache(const Spec&, i64 positions, const KvScheme&);
   ~KvCache();
   KvCache(KvCache&&) noexcept;
   KvCache& operator=(KvCache&&) noexcept;
@@ -30,9 +35,11 @@ class KvCache {
   i64 size() const;  // tokens seen so far
   i64 capacity() const;
   i64 bytes() const;  // allocated for keys, values and their scales
-  Code code() const;
+  const KvScheme& scheme() const;
   // Forgets everything after the first `positions` tokens. Error EN-003 when a ring has already
-  // overwritten what would be needed; the cache is then unchanged.
+  // overwritten what would be needed, or positions that would be recent again are left only in
+  // packed form; the cache is then unchanged. The latter never happens within 16 tokens of the
+  // longest that the sequence has been.
   void truncate(i64 positions);
 
   struct State;  // the engine's own view (engine/store.h)
@@ -42,8 +49,11 @@ class KvCache {
   std::unique_ptr<State> state_;
 };
 
-// Bytes that one stored position of this block occupies, scales included; kv_from blocks: of the
-// rows they read.
-i64 kv_position_bytes(const Attention&, Code code);
+// Rows of a position and their widths; kv_from blocks have none of their own.
+i64 kv_heads_stored(const Attention&);
+i64 kv_key_width(const Attention&);
+i64 kv_value_width(const Attention&);  // 0: the value is the front of the key
+// Bytes that `positions` packed positions of this block occupy, scales included.
+i64 kv_packed_bytes(const Attention&, const KvScheme&, i64 positions);
 
 }  // namespace pare

@@ -6,6 +6,7 @@
 #include "engine/counts.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "engine/cache.h"
 #include "engine/cpu_ops.h"
@@ -34,6 +35,30 @@ double attention_multiply_adds(const Attention& a, i64 tokens, i64 context) {
   return static_cast<double>(keys) * expand + heads * pairs * (qk + v);
 }
 
+// Bytes of the rows that the query at `position` sees: packed ones with the scales of every group
+// they touch, the others in f16.
+i64 bytes_seen(const Attention& a, const KvScheme& kv, i64 position) {
+  const i64 end = kv.packed_end(position + 1), share = kv.positions();
+  const i64 oldest = a.window > 0 ? std::max<i64>(0, position - a.window + 1) : 0;
+  i64 packed = 0, groups = 0, half = 0, last = -1;
+  for (const auto& [begin, stop] :
+       {std::pair{i64{0}, std::min(a.sinks, oldest)}, std::pair{oldest, position + 1}}) {
+    const i64 from = std::max(begin, kv.sinks), to = std::min(stop, end);
+    half += std::max<i64>(0, stop - begin) - std::max<i64>(0, to - from);
+    if (to <= from) continue;
+    packed += to - from;
+    const i64 first_group = std::max(last + 1, (from - kv.sinks) / share);
+    last = (to - 1 - kv.sinks) / share;
+    groups += last - first_group + 1;
+  }
+  const auto bytes = [&](const KvPart& p, i64 width) {
+    return packed * kv_row_bytes(p, width) +
+           (p.positions() > 1 ? groups : packed) * kv_parameter_bytes(p, width) + half * 2 * width;
+  };
+  return kv_heads_stored(a) *
+         (bytes(kv.keys, kv_key_width(a)) + (a.mla() ? 0 : bytes(kv.values, kv_value_width(a))));
+}
+
 }  // namespace
 
 i64 visible_positions(const Attention& a, i64 position) {
@@ -42,12 +67,14 @@ i64 visible_positions(const Attention& a, i64 position) {
   return std::min(all, a.window) + std::clamp<i64>(all - a.window, 0, a.sinks);
 }
 
-i64 kv_bytes_read(const Spec& spec, Code code, i64 context) {
+i64 kv_bytes_read(const Spec& spec, const KvScheme& kv, i64 context) {
   i64 bytes = 0;
   for (const Block& b : spec.blocks) {
-    const Attention& source =
+    Attention seen =
         b.attn.kv_from >= 0 ? spec.blocks[static_cast<std::size_t>(b.attn.kv_from)].attn : b.attn;
-    bytes += visible_positions(b.attn, context) * kv_position_bytes(source, code);
+    seen.window = b.attn.window;
+    seen.sinks = b.attn.sinks;
+    bytes += bytes_seen(seen, kv, context);
   }
   return bytes;
 }

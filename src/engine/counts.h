@@ -10,7 +10,7 @@ i64 visible_positions(const Attention&, i64 position);
 
 // Bytes of cached rows that one new token behind `context` positions reads, its own included. A
 // block that shares the cache of another reads it again.
-i64 kv_bytes_read(const Spec&, Code, i64 context);
+i64 kv_bytes_read(const Spec&, const KvScheme&, i64 context);
 
 // Twice the multiply-adds of appending `tokens` tokens to a sequence of `context` positions and
 // computing the logits of the last: products and attention; norms and the like are not counted.

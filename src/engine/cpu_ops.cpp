@@ -58,12 +58,28 @@ AttendCall call_for(const CpuOps::Block& b, const Piece& piece) {
   c.window = a.window;
   c.sinks = a.sinks;
   c.first_position = piece.position;
+  const KvScheme& kv = piece.cache->scheme;
+  c.group = kv.positions();
+  c.wait = kv.window;
+  c.kept = kv.sinks;
   c.sink_logits = b.sink_logits.empty() ? nullptr : b.sink_logits.data();
   return c;
 }
 
 KvStore& store_of(const Piece& piece, i64 store) {
   return piece.cache->stores[static_cast<std::size_t>(store)];
+}
+
+i64 rows_of(const std::vector<KvSegment>& segments) {
+  i64 rows = 0;
+  for (const KvSegment& s : segments) rows += s.count;
+  return rows;
+}
+
+i64 visible_rows(const KvStore& store) {
+  std::vector<KvSegment> segments;
+  store.segments(segments);
+  return rows_of(segments);
 }
 
 // Moves columns out of z: they become zero there and a matrix (tokens, columns) of their own.
@@ -267,12 +283,14 @@ void CpuOps::store(const Block& block, const Array& k, const Array* v) {
     to.begin(piece.position, piece.count);
     rows(piece.count, 2 * k.cols(), [&](i64 t) {
       const i64 row = piece.row + t;
-      if (v == nullptr) return to.put_key(0, t, k.view().row(row), isa_);
+      if (v == nullptr) return to.put_key(0, t, k.view().row(row));
       for (i64 h = 0; h < a.kv_heads; h++) {
-        to.put_key(h, t, k.view().row(row) + h * a.qk_dim, isa_);
-        to.put_value(h, t, v->view().row(row) + h * a.v_dim, isa_);
+        to.put_key(h, t, k.view().row(row) + h * a.qk_dim);
+        to.put_value(h, t, v->view().row(row) + h * a.v_dim);
       }
     });
+    rows(to.seal_items(), 8 * to.scheme().positions() * k.cols() / kv_heads_stored(a),
+         [&](i64 item) { to.seal(item); });
   }
 }
 
@@ -333,7 +351,7 @@ Array CpuOps::attend_latent(const Block& block, const Array& q, const Array* lat
   Array mix = buffers_.take(q.rows(), a.heads * a.v_dim);
   const std::span<const Piece> pieces = chunk_->pieces;
   const auto absorb = [&](const Piece& piece) {
-    const i64 keys = store_of(piece, block.store).visible_rows();
+    const i64 keys = visible_rows(store_of(piece, block.store));
     return lender.absorbable() && absorbed_is_cheaper(a, piece.count, keys);
   };
   // Neighbours that absorb share the products with the projections.
@@ -390,14 +408,16 @@ void CpuOps::attend_absorbed(const Block& block, const Block& lender, const Arra
 void CpuOps::attend_materialised(const Block& block, const Block& lender, const Array& q,
                                  Array& mix, const Piece& piece) {
   const Attention& a = block.spec->attn;
-  const KvStore& stored = store_of(piece, block.store);
-  const i64 keys = stored.visible_rows(), nope = a.qk_dim - a.rope.dims;
+  std::vector<KvSegment> stored;
+  store_of(piece, block.store).segments(stored);
+  const i64 keys = rows_of(stored), nope = a.qk_dim - a.rope.dims;
   const Array cached = buffers_.take(keys, a.kv_rank + a.rope.dims);
-  std::vector<std::int32_t> positions(static_cast<std::size_t>(keys));
-  rows(keys, 4 * cached.cols(), [&](i64 j) {
-    stored.read_key(j, cached.view().row(j));
-    positions[static_cast<std::size_t>(j)] = stored.position_of(j);
-  });
+  i64 row0 = 0;
+  for (const KvSegment& s : stored) {
+    rows(s.count, 4 * cached.cols(),
+         [&](i64 slot) { read_kv_row(s.k, 0, slot, cached.view().row(row0 + slot)); });
+    row0 += s.count;
+  }
   const Matrix<float> latents = columns(cached.view(), 0, a.kv_rank);
   const auto one_head = [&](i64 h, Buffers& buffers) {
     const auto head = static_cast<std::size_t>(h);
@@ -413,14 +433,13 @@ void CpuOps::attend_materialised(const Block& block, const Block& lender, const 
     call.q = columns(row_range(q.view(), piece.row, piece.count), h * a.qk_dim, a.qk_dim);
     call.out = columns(row_range(mix.view(), piece.row, piece.count), h * a.v_dim, a.v_dim);
     if (call.sink_logits != nullptr) call.sink_logits += h;
-    KvSegment segment;
-    segment.k = reinterpret_cast<const std::byte*>(k.view().data);
-    segment.v = reinterpret_cast<const std::byte*>(v.view().data);
-    segment.k_row_stride = a.qk_dim * static_cast<i64>(sizeof(float));
-    segment.v_row_stride = a.v_dim * static_cast<i64>(sizeof(float));
-    segment.count = keys;
-    segment.positions = positions.data();
-    call.segments.push_back(segment);
+    i64 row = 0;
+    for (KvSegment s : stored) {
+      s.k = float_rows(k.view().row(row), a.qk_dim, 0, k.cols());
+      s.v = float_rows(v.view().row(row), a.v_dim, 0, v.cols());
+      call.segments.push_back(s);
+      row += s.count;
+    }
     pare::attend(call, 0, attend_items(call), isa_);
   };
   const double work = static_cast<double>(a.heads * keys) * static_cast<double>(a.kv_rank) *

@@ -148,7 +148,7 @@ i64 vector_bytes(const Spec& spec) {
 
 struct Engine::Impl {
   EngineOptions options;
-  Code kv = Code::f16;
+  KvScheme kv;
   std::variant<std::monostate, Machine<CpuOps>, Machine<RefOps>> machine;
   std::vector<float> logits;  // (rows, vocab) of the last step
 
@@ -171,7 +171,7 @@ Engine::Engine(const Model& model, Pool& pool, const EngineOptions& options)
     : impl_(std::make_unique<Impl>()) {
   PARE_CHECK(options.chunk_tokens > 0);
   impl_->options = options;
-  impl_->kv = options.kv ? *options.kv : default_kv_code(model.spec);
+  impl_->kv = options.kv ? *options.kv : default_kv(model.spec);
   if (options.reference)
     impl_->machine.emplace<Machine<RefOps>>(reference_net(model));
   else
@@ -183,7 +183,7 @@ Engine::~Engine() = default;
 Engine::Engine(Engine&&) noexcept = default;
 
 const Spec& Engine::spec() const { return impl_->spec(); }
-Code Engine::kv_code() const { return impl_->kv; }
+const KvScheme& Engine::kv() const { return impl_->kv; }
 KvCache Engine::make_cache(i64 positions) const { return KvCache(spec(), positions, impl_->kv); }
 
 Matrix<const float> Engine::step(std::span<const Input> inputs, Want want, const Tap* tap) {

@@ -24,8 +24,8 @@ namespace pare {
 struct EngineOptions {
   bool reference = false;  // RefOps: the oracle; slow
   unsigned isa = isa_here();
-  std::optional<Code>
-      kv;  // cache code; none: the Spec's, else f32 for f32 models and f16 for others
+  std::optional<KvScheme>
+      kv;                  // of caches; none: the Spec's, else f32 for f32 models, f16 for others
   i64 chunk_tokens = 512;  // long inputs are run in chunks of at most this many tokens
 };
 
@@ -50,15 +50,15 @@ struct Tap {
 
 class Engine {
  public:
-  // Packs one weight at a time. The pool must outlive the engine. Errors: EN-007 a code that no
-  // cache has, EN-008 what no engine runs, EN-009 companions with indices out of range, and those
-  // of check(Model).
+  // Packs one weight at a time. The pool must outlive the engine. Errors: EN-007 a scheme
+  // that no cache has, EN-008 what no engine runs, EN-009 companions with indices out of range, and
+  // those of check(Model).
   Engine(const Model&, Pool&, const EngineOptions& = {});
   ~Engine();
   Engine(Engine&&) noexcept;
 
   const Spec& spec() const;
-  Code kv_code() const;
+  const KvScheme& kv() const;               // of the caches it makes
   KvCache make_cache(i64 positions) const;  // room for that many positions
 
   // Appends each input's tokens to its cache and computes logits: (rows, vocab), rows = one per

@@ -110,7 +110,7 @@ TEST_P(Forward, CacheCodesCostWhatTheirRoundingCosts) {
     EXPECT_LT(testing::difference(rounded, want_), growth * eps);
     for (unsigned isa : testing::classes_here()) {
       Engine engine(model_, pool_, testing::options_with(isa, code));
-      EXPECT_EQ(engine.kv_code(), code);
+      EXPECT_EQ(engine.kv(), code);
       EXPECT_LT(testing::difference(testing::logits_of(engine, ids_), rounded), growth * eps);
       EXPECT_LT(testing::difference(testing::logits_of(engine, ids_, 1), rounded), growth * eps);
     }

@@ -28,6 +28,10 @@ AttendCall call_for(const Attention& a, const Piece& piece, const std::vector<fl
   c.window = a.window;
   c.sinks = a.sinks;
   c.first_position = piece.position;
+  const KvScheme& kv = piece.cache->scheme;
+  c.group = kv.positions();
+  c.wait = kv.window;
+  c.kept = kv.sinks;
   c.sink_logits = sink_logits.empty() ? nullptr : sink_logits.data();
   return c;
 }
@@ -150,12 +154,13 @@ void RefOps::store(const Block& block, const Array& k, const Array* v) {
     to.begin(piece.position, piece.count);
     for (i64 t = 0; t < piece.count; t++) {
       const i64 row = piece.row + t;
-      if (v == nullptr) to.put_key(0, t, k.view().row(row), isa_scalar);
+      if (v == nullptr) to.put_key(0, t, k.view().row(row));
       for (i64 h = 0; v != nullptr && h < a.kv_heads; h++) {
-        to.put_key(h, t, k.view().row(row) + h * a.qk_dim, isa_scalar);
-        to.put_value(h, t, v->view().row(row) + h * a.v_dim, isa_scalar);
+        to.put_key(h, t, k.view().row(row) + h * a.qk_dim);
+        to.put_value(h, t, v->view().row(row) + h * a.v_dim);
       }
     }
+    for (i64 i = 0; i < to.seal_items(); i++) to.seal(i);
   }
 }
 
@@ -187,36 +192,35 @@ RefOps::Array RefOps::attend_latent(const Block& block, const Array& q, const Ar
   if (latent != nullptr) store(block, *latent, nullptr);
   Array mix = make(q.rows, a.heads * a.v_dim);
   for (const Piece& piece : chunk_->pieces) {
-    const KvStore& stored = store_of(piece, block.store);
-    const i64 keys = stored.visible_rows();
+    std::vector<KvSegment> stored;
+    store_of(piece, block.store).segments(stored);
+    i64 keys = 0;
+    for (const KvSegment& s : stored) keys += s.count;
     Array c = make(keys, a.kv_rank), k = make(keys, a.heads * a.qk_dim);
     std::vector<float> row(static_cast<std::size_t>(a.kv_rank + a.rope.dims));
-    std::vector<std::int32_t> positions;
-    for (i64 r = 0; r < keys; r++) {
-      stored.read_key(r, row.data());
-      positions.push_back(stored.position_of(r));
-      std::copy_n(row.data(), a.kv_rank, c.view().row(r));
-      for (i64 h = 0; h < a.heads; h++)
-        std::copy_n(row.data() + a.kv_rank, a.rope.dims, k.view().row(r) + h * a.qk_dim + nope);
-    }
+    i64 r = 0;
+    for (const KvSegment& s : stored)
+      for (i64 slot = 0; slot < s.count; slot++, r++) {
+        read_kv_row(s.k, 0, slot, row.data());
+        std::copy_n(row.data(), a.kv_rank, c.view().row(r));
+        for (i64 h = 0; h < a.heads; h++)
+          std::copy_n(row.data() + a.kv_rank, a.rope.dims, k.view().row(r) + h * a.qk_dim + nope);
+      }
     const Array expanded = linear(lender.k, c), v = linear(lender.v, c);
-    for (i64 r = 0; r < keys; r++)
+    for (r = 0; r < keys; r++)
       for (i64 h = 0; h < a.heads; h++)
         std::copy_n(expanded.view().row(r) + h * nope, nope, k.view().row(r) + h * a.qk_dim);
     AttendCall call = call_for(a, piece, block.sink_logits);
     call.kv_heads = a.heads;
     call.q = rows_of(q, piece);
     call.out = rows_of(mix, piece);
-    KvSegment s;
-    s.k = reinterpret_cast<const std::byte*>(k.data.data());
-    s.v = reinterpret_cast<const std::byte*>(v.data.data());
-    s.k_row_stride = 4 * k.cols;
-    s.k_head_stride = 4 * a.qk_dim;
-    s.v_row_stride = 4 * v.cols;
-    s.v_head_stride = 4 * a.v_dim;
-    s.count = keys;
-    s.positions = positions.data();
-    call.segments.push_back(s);
+    r = 0;
+    for (KvSegment s : stored) {
+      s.k = float_rows(k.view().row(r), a.qk_dim, a.qk_dim, k.cols);
+      s.v = float_rows(v.view().row(r), a.v_dim, a.v_dim, v.cols);
+      call.segments.push_back(s);
+      r += s.count;
+    }
     attend_reference(call);
   }
   if (latent != nullptr) commit(block);

@@ -55,13 +55,13 @@ inline std::vector<unsigned> classes_here() {
   return classes;
 }
 
-inline EngineOptions options_with(unsigned isa, std::optional<Code> kv = {}) {
+inline EngineOptions options_with(unsigned isa, std::optional<KvScheme> kv = {}) {
   EngineOptions o;
   o.isa = isa;
   o.kv = kv;
   return o;
 }
-inline EngineOptions reference_options(std::optional<Code> kv = {}) {
+inline EngineOptions reference_options(std::optional<KvScheme> kv = {}) {
   EngineOptions o;
   o.reference = true;
   o.kv = kv;

@@ -63,7 +63,7 @@ TEST_P(TrainedModels, GreedyTokensAreThoseOfTheReference) {
   for (unsigned isa : testing::classes_here()) {
     SCOPED_TRACE(isa_name(isa));
     Engine engine(model, pool, testing::options_with(isa));
-    EXPECT_EQ(engine.kv_code(), Code::f32);
+    EXPECT_EQ(engine.kv(), Code::f32);
     for (const Json& line : json_lines(folder / "reference.jsonl")) {
       if (line.at("kind").as_string() != "greedy") continue;
       Ids want = numbers<std::int32_t>(line.at("ids"));

@@ -6,21 +6,20 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "kernel/attend_job.h"
 
 namespace pare {
 namespace {
 
-float stored_value(Code code, const std::byte* row, i64 i) {
-  std::uint32_t stored = 0;
-  const std::size_t width = static_cast<std::size_t>(bits(code) / 8);
-  std::memcpy(&stored, row + static_cast<std::size_t>(i) * width, width);
-  return decode(code, stored);
+i64 packed_end(const AttendCall& c, i64 query) {
+  const i64 old = query + 1 - c.wait - c.kept;
+  return c.kept + (old > 0 ? old / c.group * c.group : 0);
 }
 
-bool visible(const AttendCall& c, i64 key, i64 query) {
+bool visible(const AttendCall& c, KvForm form, i64 key, i64 query) {
+  if (form != KvForm::only && (key < packed_end(c, query)) != (form == KvForm::packed))
+    return false;
   return key <= query && (c.window == 0 || key > query - c.window || key < c.sinks);
 }
 
@@ -34,12 +33,10 @@ void reference_query(const AttendCall& c, i64 token, i64 head) {
     for (i64 slot = 0; slot < s.count; slot++) {
       const i64 key = s.positions != nullptr ? s.positions[slot] : s.first + slot;
       double score = -HUGE_VAL;
-      if (visible(c, key, query)) {
-        const std::byte* row = s.k + kv_head * s.k_head_stride + slot * s.k_row_stride;
+      if (visible(c, s.form, key, query)) {
         double sum = 0;
         for (i64 d = 0; d < c.qk_dim; d++)
-          sum += static_cast<double>(q[d]) * stored_value(s.code, row, d);
-        if (s.k_scales != nullptr) sum *= s.k_scales[kv_head * s.scale_stride + slot];
+          sum += static_cast<double>(q[d]) * kv_number(s.k, kv_head, slot, d);
         score = sum * c.scale;
         if (c.softcap > 0) score = c.softcap * std::tanh(score / c.softcap);
       }
@@ -55,11 +52,8 @@ void reference_query(const AttendCall& c, i64 token, i64 head) {
       if (score == -HUGE_VAL) continue;
       const double weight = std::exp(score - top);
       total += weight;
-      const std::byte* row = s.v + kv_head * s.v_head_stride + slot * s.v_row_stride;
-      const double scale =
-          s.v_scales != nullptr ? s.v_scales[kv_head * s.scale_stride + slot] : 1.0;
       for (i64 d = 0; d < c.v_dim; d++)
-        out[static_cast<std::size_t>(d)] += weight * scale * stored_value(s.code, row, d);
+        out[static_cast<std::size_t>(d)] += weight * kv_number(s.v, kv_head, slot, d);
     }
   float* to = c.out.row(token) + head * c.v_dim;
   for (i64 d = 0; d < c.v_dim; d++)
@@ -92,6 +86,9 @@ AttendJob job_of(const AttendCall& c, i64 item) {
   j.first_position = c.first_position + token0;
   j.window = c.window;
   j.sinks = c.sinks;
+  j.group_positions = c.group;
+  j.wait = c.wait;
+  j.kept = c.kept;
   j.scale = c.scale;
   j.softcap = c.softcap;
   j.sink_logits = c.sink_logits == nullptr ? nullptr : c.sink_logits + head0;
@@ -99,8 +96,11 @@ AttendJob job_of(const AttendCall& c, i64 item) {
   j.segment_count = static_cast<i64>(c.segments.size());
   j.kv_head = kv_head;
   const i64 queries = j.group * j.tokens, qk = padded(c.qk_dim), vd = padded(c.v_dim);
-  j.scratch = scratch(queries * (qk + vd + attend_keys) + attend_keys * (qk + vd) +
-                      2 * padded(queries) + 8 * attend_padding);
+  i64 width = 0;  // of the rows that parameters are spread over
+  for (const KvSegment& s : c.segments) width = std::max({width, s.k.width, s.v.width});
+  j.scratch =
+      scratch(queries * (qk + vd + attend_keys) + attend_keys * (qk + vd) +
+              4 * padded(width + attend_padding) + 2 * padded(queries) + 12 * attend_padding);
   return j;
 }
 #endif
@@ -132,37 +132,6 @@ void attend(const AttendCall& c, i64 item0, i64 item1, unsigned isa) {
 void attend_reference(const AttendCall& c) {
   for (i64 t = 0; t < c.q.rows; t++)
     for (i64 h = 0; h < c.heads; h++) reference_query(c, t, h);
-}
-
-i64 kv_row_bytes(Code code, i64 n) { return n * bits(code) / 8; }
-
-float store_kv_row(Code code, const float* from, i64 n, std::byte* to, unsigned) {
-  switch (code) {
-    case Code::f32:
-      std::memcpy(to, from, static_cast<std::size_t>(4 * n));
-      return 1;
-    case Code::f16:
-    case Code::bf16:
-      for (i64 i = 0; i < n; i++) {
-        const std::uint16_t h = code == Code::f16 ? to_f16(from[i]) : to_bf16(from[i]);
-        std::memcpy(to + 2 * i, &h, 2);
-      }
-      return 1;
-    default:
-      break;
-  }
-  PARE_CHECK(code == Code::int8 || code == Code::e4m3);
-  float top = 0;
-  for (i64 i = 0; i < n; i++) top = std::max(top, std::abs(from[i]));
-  const float scale = top / (code == Code::int8 ? 127.0f : 448.0f),
-              inverse = scale > 0 ? 1.0f / scale : 0.0f;
-  for (i64 i = 0; i < n; i++) {
-    const float v = from[i] * inverse;
-    to[i] = code == Code::int8 ? static_cast<std::byte>(static_cast<std::int8_t>(
-                                     std::nearbyint(std::clamp(v, -127.0f, 127.0f))))
-                               : static_cast<std::byte>(encode(code, v));
-  }
-  return scale;
 }
 
 }  // namespace pare

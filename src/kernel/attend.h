@@ -11,21 +11,23 @@
 
 #include "base/view.h"
 #include "kernel/isa.h"
-#include "number/code.h"
+#include "kernel/kv_rows.h"
 
 namespace pare {
 
-// Stored keys and values of some positions of one sequence and one block of the model.
-// Row (kv_head, slot) starts at base + kv_head * head_stride + slot * row_stride (bytes) and holds
-// qk_dim (v_dim) elements of `code`; int8 and e4m3 rows have one f32 scale each.
+// Which queries see a slot, beside the rule of positions. A cache that waits before it packs
+// (number/kv_scheme.h) holds a position in two forms while a step lasts; each query sees one.
+enum class KvForm : std::uint8_t {
+  only,    // the position has no other form
+  packed,  // seen by queries for which it lies below packed_end
+  recent,  // seen by the others
+};
+
+// Stored keys and values of some positions of one sequence and one block of the model: rows
+// (kv_heads, slots) of at least qk_dim and v_dim numbers, of which the front is used.
 struct KvSegment {
-  Code code = Code::f32;
-  const std::byte* k = nullptr;
-  const std::byte* v = nullptr;
-  i64 k_head_stride = 0, k_row_stride = 0, v_head_stride = 0, v_row_stride = 0;
-  const float* k_scales = nullptr;  // (kv_heads, slots) with scale_stride between heads
-  const float* v_scales = nullptr;
-  i64 scale_stride = 0;
+  KvRows k, v;
+  KvForm form = KvForm::only;
   i64 count = 0;  // slots in use
   const std::int32_t* positions =
       nullptr;  // (count) absolute position of each slot; null: first + i
@@ -41,6 +43,9 @@ struct AttendCall {
                                        // (window == 0 or j > i - window or j < sinks)
   i64 first_position = 0;              // of the first query; the others follow
   const float* sink_logits = nullptr;  // (heads) joins the softmax denominator, or null
+  // A query at i sees as packed what lies below kept + group * max(0, floor((i + 1 - wait - kept) /
+  // group)); of segments with two forms.
+  i64 group = 1, wait = 0, kept = 0;
   std::vector<KvSegment> segments;
 };
 
@@ -48,10 +53,5 @@ struct AttendCall {
 i64 attend_items(const AttendCall&);
 void attend(const AttendCall&, i64 item0, i64 item1, unsigned isa);
 void attend_reference(const AttendCall&);  // scalar, double, two passes: the truth
-
-// Stores one row of a cache: n floats to `code` at `to`; returns the row's scale (1 for plain
-// floats).
-float store_kv_row(Code, const float* from, i64 n, std::byte* to, unsigned isa);
-i64 kv_row_bytes(Code, i64 n);
 
 }  // namespace pare

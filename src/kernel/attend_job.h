@@ -15,6 +15,7 @@ struct AttendJob {
   std::int64_t q_token, q_head, out_token, out_head;
   std::int64_t group, tokens, qk_dim, v_dim;
   std::int64_t first_position, window, sinks;
+  std::int64_t group_positions, wait, kept;  // AttendCall's group, wait, kept
   float scale, softcap;
   const float* sink_logits;  // (group) or null
   const KvSegment* segments;

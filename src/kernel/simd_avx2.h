@@ -52,6 +52,14 @@ V value_e4m3(const void* p) {
   return _mm256_mul_ps(_mm256_castsi256_ps(_mm256_or_si256(magnitude, sign)),
                        _mm256_set1_ps(0x1p120f));
 }
+// Field [Shift, Shift + Bits) of each byte, counted from 0.
+template <int Shift, int Bits>
+V value_field(const void* p) {
+  I b = _mm256_cvtepu8_epi32(low8(p));
+  if constexpr (Shift > 0) b = _mm256_srli_epi32(b, Shift);
+  if constexpr (Bits < 8) b = _mm256_and_si256(b, _mm256_set1_epi32((1 << Bits) - 1));
+  return _mm256_cvtepi32_ps(b);
+}
 V value_e5m2(const void* p) {
   return _mm256_cvtph_ps(_mm_slli_epi16(_mm_cvtepu8_epi16(low8(p)), 8));
 }

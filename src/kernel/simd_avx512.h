@@ -53,6 +53,14 @@ V value_e4m3(const void* p) {
   return _mm512_mul_ps(_mm512_castsi512_ps(_mm512_or_si512(magnitude, sign)),
                        _mm512_set1_ps(0x1p120f));
 }
+// Field [Shift, Shift + Bits) of each byte, counted from 0.
+template <int Shift, int Bits>
+V value_field(const void* p) {
+  I b = _mm512_cvtepu8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p)));
+  if constexpr (Shift > 0) b = _mm512_srli_epi32(b, Shift);
+  if constexpr (Bits < 8) b = _mm512_and_si512(b, _mm512_set1_epi32((1 << Bits) - 1));
+  return _mm512_cvtepi32_ps(b);
+}
 V value_e5m2(const void* p) {
   return _mm512_cvtph_ps(
       _mm256_slli_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128(static_cast<const __m128i*>(p))), 8));

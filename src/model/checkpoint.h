@@ -34,7 +34,7 @@ struct Checkpoint {
   std::map<std::string, Activation, std::less<>>
       activations;                           // by module, "model.layers.0.mlp.up_proj"
   std::set<std::string, std::less<>> spare;  // tensors that say nothing and may go unused
-  std::optional<Code> kv;
+  std::optional<KvScheme> kv;
   std::filesystem::path path, tokenizer;
 };
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "number/kv_scheme.h"
 #include "number/scheme.h"
 #include "text/regex.h"
 
@@ -32,7 +33,7 @@ struct CompressedConfig {
   std::vector<CompressedGroup> groups;
   std::vector<ModuleTarget> ignore;
   bool quantizes_cache = false;
-  std::optional<Code> kv;
+  std::optional<KvScheme> kv;
 
   // Exact names and patterns go before the class; among equals the first group wins. Null: dense.
   const CompressedGroup* group_of(const std::string& module) const;

@@ -37,7 +37,7 @@ class Assembler {
     Model m;
     m.config = std::move(c_.config);
     take_notes(m);
-    const std::optional<Code> kv = m.spec.kv ? m.spec.kv : c_.kv;
+    const std::optional<KvScheme> kv = m.spec.kv ? m.spec.kv : c_.kv;
     config_ = &m.config;
     family_ = &family_of(m.config);
     m.family = std::string(family_->name);
@@ -403,7 +403,7 @@ std::vector<std::int32_t> end_tokens(const Model& model) {
   return {ids.begin(), ids.end()};
 }
 
-Code default_kv_code(const Spec& spec) {
+KvScheme default_kv(const Spec& spec) {
   if (spec.kv) return *spec.kv;
   return spec.embed.plain() && spec.embed.code == Code::f32 ? Code::f32 : Code::f16;
 }

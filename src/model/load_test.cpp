@@ -331,11 +331,11 @@ TEST(Load, FindsTokenizers) {
 
 TEST(Load, CacheCodeFollowsTheModel) {
   Spec spec = tiny_spec();
-  EXPECT_EQ(default_kv_code(spec), Code::f16);
+  EXPECT_EQ(default_kv(spec), Code::f16);
   spec.embed.code = Code::f32;
-  EXPECT_EQ(default_kv_code(spec), Code::f32);
+  EXPECT_EQ(default_kv(spec), Code::f32);
   spec.kv = Code::int8;
-  EXPECT_EQ(default_kv_code(spec), Code::int8);
+  EXPECT_EQ(default_kv(spec), Code::int8);
 }
 
 }  // namespace

@@ -62,7 +62,7 @@ std::vector<std::int32_t> end_tokens(const Model&);
 
 // The cache's code when nobody asks for another: the Spec's own, else f32 for models stored in f32
 // and f16 for all others.
-Code default_kv_code(const Spec&);
+KvScheme default_kv(const Spec&);
 
 // Names, shapes and schemes of the weights equal slots(spec), all or nothing; Error MO-001 names
 // the first.

@@ -30,7 +30,7 @@ const Json::Array& list_of(const Json& notes, const char* key) {
 Json notes_of(const Model& m) {
   if (m.history.empty() && m.evidence.empty() && !m.spec.kv) return {};
   Json notes = Json::object({{"version", Json(PARE_VERSION)}});
-  if (m.spec.kv) notes.set("kv", info(*m.spec.kv).name);
+  if (m.spec.kv) notes.set("kv", to_string(*m.spec.kv));
   Json::Array history, evidence;
   for (const std::string& line : m.history) history.emplace_back(line);
   for (const Evidence& e : m.evidence)
@@ -48,9 +48,12 @@ void take_notes(Model& m) {
   m.config.erase("pare");
   if (!notes.is_object()) bad("", "an object");
   if (const Json* kv = notes.find("kv")) {
-    const std::optional<Code> code = kv->is_string() ? find_code(kv->as_string()) : std::nullopt;
-    if (!code) bad("kv", "the name of a code");
-    m.spec.kv = code;
+    if (!kv->is_string()) bad("kv", "the scheme of a cache");
+    try {
+      m.spec.kv = parse_kv_scheme(kv->as_string());
+    } catch (const Error& e) {
+      bad("kv", "the scheme of a cache");
+    }
   }
   for (const Json& line : list_of(notes, "history")) {
     if (!line.is_string()) bad("history", "a list of strings");

@@ -299,18 +299,19 @@ void check(const Spec& spec) {
     bad("head", to_string(spec.head.scheme), "the embedding's scheme, since it is tied");
 }
 
-i64 kv_bytes_per_token(const Spec& spec, Code code) {
-  i64 bytes = 0;
-  const i64 scale = bits(code) < 16 ? 4 : 0;  // one f32 a row
+double kv_bytes_per_token(const Spec& spec, const KvScheme& kv) {
+  const i64 group = kv.positions();
+  i64 bytes = 0;  // of a group
   for (const Block& b : spec.blocks) {
     const Attention& a = b.attn;
     if (a.kv_from >= 0) continue;
     if (a.mla())
-      bytes += (a.kv_rank + a.rope.dims) * bits(code) / 8 + scale;
+      bytes += kv_packed_bytes(kv.keys, a.kv_rank + a.rope.dims, group);
     else
-      bytes += a.kv_heads * ((a.qk_dim + a.v_dim) * bits(code) / 8 + 2 * scale);
+      bytes += a.kv_heads * (kv_packed_bytes(kv.keys, a.qk_dim, group) +
+                             kv_packed_bytes(kv.values, a.v_dim, group));
   }
-  return bytes;
+  return static_cast<double>(bytes) / static_cast<double>(group);
 }
 
 i64 parameters(const Spec& spec) {

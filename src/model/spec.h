@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "kernel/ops.h"
+#include "number/kv_scheme.h"
 #include "number/scheme.h"
 
 namespace pare {
@@ -109,7 +110,7 @@ struct Spec {
   Linear head;   // dim -> vocab; when tied its scheme is the embedding's and no weight is stored
   bool tied = false;
   float embed_scale = 1, logit_cap = 0, logit_scale = 1;  // logits = cap(scale * head(norm x))
-  std::optional<Code> kv;  // code of the cache the model asks for; none: the engine's rule
+  std::optional<KvScheme> kv;  // of the cache the model asks for; none: the engine's rule
   bool operator==(const Spec&) const = default;
 };
 
@@ -147,8 +148,9 @@ std::vector<double> rope_frequencies(const Rope&, i64 length);
 // True when the frequencies depend on the length of the sequence (dynamic, longrope).
 bool rope_depends_on_length(const Rope&);
 
-// Bytes the cache needs for one more position of all blocks that still grow (windows not yet full).
-i64 kv_bytes_per_token(const Spec&, Code code);
+// Bytes the cache needs for one more position of all blocks that still grow (windows not yet full),
+// scales included; a position's share where positions share scales.
+double kv_bytes_per_token(const Spec&, const KvScheme&);
 i64 parameters(const Spec&);    // weights and biases, a tied head counted once
 i64 weight_bytes(const Spec&);  // as stored, all planes
 

@@ -169,7 +169,7 @@ class Writer {
   static Json put(Act x) { return acts[static_cast<std::size_t>(x)]; }
   static Json put(const Scheme& x) { return to_string(x); }
   static Json put(const Activation& x) { return to_string(x); }
-  static Json put(const std::optional<Code>& x) { return x ? Json(info(*x).name) : Json(); }
+  static Json put(const std::optional<KvScheme>& x) { return x ? Json(to_string(*x)) : Json(); }
   static Json put(const std::vector<double>& x) {
     Json::Array list;
     for (double d : x) list.emplace_back(d);
@@ -269,9 +269,8 @@ class Reader {
   static void get(const Json& j, const std::string& path, Activation& x) {
     x = parse_activation(text(j, path));
   }
-  static void get(const Json& j, const std::string& path, std::optional<Code>& x) {
-    x = find_code(text(j, path));
-    if (!x) wrong(path, "the name of a code");
+  static void get(const Json& j, const std::string& path, std::optional<KvScheme>& x) {
+    x = parse_kv_scheme(text(j, path));
   }
   static void get(const Json& j, const std::string& path, std::vector<double>& x) {
     if (!j.is_array() || j.as_array().size() > 65536) wrong(path, "a list of numbers");

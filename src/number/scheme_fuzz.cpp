@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <cstdlib>
 
+#include "number/kv_scheme.h"
 #include "number/scheme.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
@@ -14,6 +15,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   try {
     const pare::Activation activation = pare::parse_activation(text);
     if (!(pare::parse_activation(pare::to_string(activation)) == activation)) std::abort();
+  } catch (const pare::Error&) {
+  }
+  try {
+    const pare::KvScheme scheme = pare::parse_kv_scheme(text);
+    if (!(pare::parse_kv_scheme(pare::to_string(scheme)) == scheme)) std::abort();
   } catch (const pare::Error&) {
   }
   return 0;

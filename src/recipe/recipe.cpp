@@ -139,13 +139,6 @@ auto parsed(const Place& p, const Parser& parse) {
   }
 }
 
-Code parse_cache_code(const std::string& word) {
-  for (Code code : {Code::f32, Code::f16, Code::bf16, Code::int8, Code::e4m3})
-    if (info(code).name == word) return code;
-  fail(Exit::usage, "RC-004", fmt::format("{} is not a code for the cache", pare::quoted(word)),
-       {{"need", "f32, f16, bf16, int8 or e4m3"}});
-}
-
 Range parse_range(const std::string& word) {
   if (word == "mse") return Range::mse;
   if (word == "absmax") return Range::absmax;
@@ -185,7 +178,7 @@ constexpr Key<QuantizeOptions> quantize_keys[] = {
     {"head", [](QuantizeOptions& o, const Place& p) { o.head = parsed(p, parse_scheme); }},
     {"embedding",
      [](QuantizeOptions& o, const Place& p) { o.embedding = parsed(p, parse_scheme); }},
-    {"kv", [](QuantizeOptions& o, const Place& p) { o.kv = parsed(p, parse_cache_code); }},
+    {"kv", [](QuantizeOptions& o, const Place& p) { o.kv = parsed(p, parse_kv_scheme); }},
     {"range", [](QuantizeOptions& o, const Place& p) { o.fit.range = parsed(p, parse_range); }},
     {"percentile",
      [](QuantizeOptions& o, const Place& p) { o.fit.percentile = within(p, 0, 100); }},

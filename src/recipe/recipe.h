@@ -7,7 +7,7 @@
 //   activations = "int8:token"            of their inputs
 //   head = "int8:channel"                 of the output matrix
 //   embedding = "int8:channel"            of the embedding
-//   kv = "int8"                           code of the cache
+//   kv = "int8"                           scheme of the cache
 //   range = "mse"                         or "absmax", "percentile"
 //   percentile = 99.9                     for range = "percentile"
 //   method = "gptq"                       as --method of `pare quantize`; what it learns from comes

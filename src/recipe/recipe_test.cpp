@@ -17,7 +17,7 @@ weights = "int4:g128"
 activations = "int8:token"
 head = "int8:channel"
 embedding = "int8:channel"
-kv = "int8"
+kv = "int8:k=channel:window=64"
 range = "percentile"
 percentile = 99
 only = ["blocks.*", "head"]
@@ -91,7 +91,7 @@ TEST(Recipe, WhatIsWrongIsRefusedWithItsLine) {
   expect_refused("quantize = 1\n", "RC-003", 1);
   expect_refused("quantize = [1]\n", "RC-003", 1);
   expect_refused("[[quantize]]\nrange = \"best\"\n", "RC-004", 2);
-  expect_refused("[[quantize]]\nkv = \"int3\"\n", "RC-004", 2);
+  expect_refused("[[quantize]]\nkv = \"int3\"\n", "SC-", 2);
   expect_refused("[[quantize]]\npercentile = 0\n", "RC-004", 2);
   expect_refused("[[quantize]]\nweights = \"int4:g0\"\n", "SC-", 2);
   expect_refused("[[rule]]\nscheme = \"int4:g32\"\n", "RC-004", 1);

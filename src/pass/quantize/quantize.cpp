@@ -132,7 +132,7 @@ std::string describe(const QuantizeOptions& o) {
   for (const std::string& p : o.skip) line += " skip=" + p;
   if (o.head) line += " head=" + to_string(*o.head);
   if (o.embedding) line += " embedding=" + to_string(*o.embedding);
-  if (o.kv) line += fmt::format(" kv={}", info(*o.kv).name);
+  if (o.kv) line += " kv=" + to_string(*o.kv);
   for (const Rule& r : o.rules) line += " rule=" + to_string(r);
   static constexpr const char* ranges[] = {"absmax", "mse", "percentile"};
   line += fmt::format(" range={}", ranges[static_cast<int>(o.fit.range)]);
@@ -161,6 +161,7 @@ void refuse_non_finite(const Tensor& source, const std::string& name, Pool& pool
 }
 
 Model run(Model model, const QuantizeOptions& options, const std::string& line, Context& context) {
+  const KvScheme before = default_kv(model.spec);
   const Spec planned = plan(model.spec, options);
   if (learns(options.method))
     model = quantize_calibrated(std::move(model), planned, targets_of(model.spec, options),
@@ -190,8 +191,9 @@ Model run(Model model, const QuantizeOptions& options, const std::string& line, 
   model.spec = planned;
   model.history.push_back(line);
   if (options.kv)
-    model.evidence.push_back(
-        {"quantize", "cache", "bits per value", 32, static_cast<double>(bits(*options.kv))});
+    model.evidence.push_back({"quantize", "cache", "bytes per token",
+                              kv_bytes_per_token(planned, before),
+                              kv_bytes_per_token(planned, *options.kv)});
   return model;
 }
 

@@ -40,7 +40,7 @@ struct QuantizeOptions {
   std::vector<std::string> skip;    // but not these
   std::optional<Scheme> head;       // of the output matrix; none: left as it is
   std::optional<Scheme> embedding;  // of the embedding; none: left as it is
-  std::optional<Code> kv;           // code of the cache, recorded in the model
+  std::optional<KvScheme> kv;       // of the cache, recorded in the model
   std::vector<Rule> rules;          // schemes by pattern
   FitOptions fit;
   MethodOptions method;
