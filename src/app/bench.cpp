@@ -90,6 +90,10 @@ void command_bench(const BenchOptions& o, const CommonOptions& common, const Out
   if (cached)
     text +=
         "  note: the weights fit in the last-level cache, so memory bandwidth is not their limit\n";
+  else if (shares.mbu > 1.05)
+    text +=
+        "  note: the remembered roof is too low (measured while the machine was busy?); `pare "
+        "roof` measures it again\n";
   out.text(text);
 }
 

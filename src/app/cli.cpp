@@ -32,6 +32,7 @@ const std::map<std::string, const char*> examples = {
     {"tokenize",
      "pare tokenize models/pare-tales \"The old boat.\"\n"
      "pare tokenize models/pare-tales --file models/heldout.txt --json\n"
+     "pare tokenize models/pare-tales --file models/heldout.txt --speed\n"
      "echo '[12, 55]' | pare tokenize models/pare-tales --file - --decode"},
     {"convert",
      "pare convert stories260K.bin --tokenizer tok512.bin -o stories\n"
@@ -171,8 +172,14 @@ void define_inspect(CLI::App& app, Commands& c, Flags& f) {
   CLI::Option* decode =
       tokenize->add_flag("--decode", c.tokenize.decode, "the text is a JSON list of ids");
   tokenize->add_flag("!--no-special", c.tokenize.special, "do not add begin or end tokens");
-  tokenize->add_flag("--pieces", c.tokenize.pieces, "also print each token's text")
-      ->excludes(decode);
+  CLI::Option* pieces =
+      tokenize->add_flag("--pieces", c.tokenize.pieces, "also print each token's text")
+          ->excludes(decode);
+  tokenize
+      ->add_flag("--speed", c.tokenize.speed,
+                 "measure encoding instead: MB/s of one thread, the text again and again")
+      ->excludes(decode)
+      ->excludes(pieces);
   add_output(*tokenize, f);
 }
 

@@ -40,7 +40,7 @@ struct RunOptions {
 struct TokenizeOptions {
   std::string model, file;
   std::optional<std::string> text;
-  bool decode = false, special = true, pieces = false;
+  bool decode = false, special = true, pieces = false, speed = false;
 };
 struct ConvertOptions {
   std::string source, out, to;

@@ -3,6 +3,7 @@
 
 #include "app/commands.h"
 #include "engine/generate.h"
+#include "probe/encoding.h"
 #include "text/tokenizer.h"
 
 namespace pare {
@@ -102,6 +103,27 @@ void command_run(const RunOptions& o, const CommonOptions& common, const Output&
   out.result("run", result);
 }
 
+namespace {
+
+void tokenize_speed(const Tokenizer& tokenizer, const std::string& text, bool special,
+                    const Output& out) {
+  const EncodingSpeed speed = measure_encoding(tokenizer, text, special);
+  const double bytes = static_cast<double>(text.size());
+  if (out.json)
+    return out.result("tokenize", Json::object({{"tokens", Json(speed.tokens)},
+                                                {"bytes", Json(text.size())},
+                                                {"repeats", Json(speed.repeats)},
+                                                {"first_seconds", Json(speed.first)},
+                                                {"seconds", Json(speed.median)},
+                                                {"bytes_per_second", Json(bytes / speed.median)}}));
+  out.text(fmt::format("{}: {} in {} tokens, {} (median of {}; the first time {})\n",
+                       tokenizer.kind(), human_bytes(bytes), speed.tokens,
+                       human_rate(bytes / speed.median, "B"), speed.repeats,
+                       human_rate(bytes / speed.first, "B")));
+}
+
+}  // namespace
+
 void command_tokenize(const TokenizeOptions& o, const CommonOptions&, const Output& out) {
   const std::filesystem::path path(o.model);
   const Tokenizer tokenizer = load_tokenizer(find_tokenizer(o.model));
@@ -125,6 +147,7 @@ void command_tokenize(const TokenizeOptions& o, const CommonOptions&, const Outp
     if (!out.json) return out.text(decoded + "\n");
     return out.result("tokenize", Json::object({{"ids", ids_json(ids)}, {"text", Json(decoded)}}));
   }
+  if (o.speed) return tokenize_speed(tokenizer, text, o.special, out);
   const std::vector<std::int32_t> ids = tokenizer.encode(text, o.special);
   Json::Array pieces;
   if (o.pieces)

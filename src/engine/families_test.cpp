@@ -60,17 +60,24 @@ std::vector<std::string> folders() {
   return names;
 }
 
-void compare(Engine& engine, const std::vector<Expected>& expected) {
+// Of all engines of one test, for its report (--gtest_output=json:FILE).
+struct Largest {
+  double prefill = 0, one_by_one = 0;
+};
+
+void compare(Engine& engine, const std::vector<Expected>& expected, Largest& largest) {
   const auto vocab = static_cast<std::size_t>(engine.spec().vocab);
   for (const Expected& e : expected) {
-    EXPECT_LT(testing::difference(testing::logits_of(engine, e.ids), e.logits), tolerance)
-        << "prefill of " << e.ids.size();
-    const std::size_t first = comparable_from(engine.spec(), e.ids.size());
-    for (i64 tokens : {1, 5})
-      EXPECT_LT(
-          testing::difference(testing::logits_of(engine, e.ids, tokens), e.logits, first * vocab),
-          tolerance)
-          << "in steps of " << tokens << ", " << e.ids.size() << " tokens";
+    const double prefill = testing::difference(testing::logits_of(engine, e.ids), e.logits);
+    EXPECT_LT(prefill, tolerance) << "prefill of " << e.ids.size();
+    largest.prefill = std::max(largest.prefill, prefill);
+    const std::size_t first = comparable_from(engine.spec(), e.ids.size()) * vocab;
+    for (i64 tokens : {1, 5}) {
+      const double steps =
+          testing::difference(testing::logits_of(engine, e.ids, tokens), e.logits, first);
+      EXPECT_LT(steps, tolerance) << "in steps of " << tokens << ", " << e.ids.size() << " tokens";
+      if (tokens == 1) largest.one_by_one = std::max(largest.one_by_one, steps);
+    }
   }
 }
 
@@ -79,15 +86,18 @@ TEST_P(Families, LogitsAreThoseOfTransformers) {
   const Model model = load_model(folder.string());
   const std::vector<Expected> expected = read_expected(folder);
   Pool pool(2);
+  Largest largest;
   // bf16 checkpoints would be given an f16 cache, which is another model's rounding.
   for (unsigned isa : testing::classes_here()) {
     SCOPED_TRACE(isa_name(isa));
     Engine engine(model, pool, testing::options_with(isa, Code::f32));
-    compare(engine, expected);
+    compare(engine, expected, largest);
   }
   SCOPED_TRACE("reference");
   Engine reference(model, pool, testing::reference_options(Code::f32));
-  compare(reference, expected);
+  compare(reference, expected, largest);
+  RecordProperty("prefill", fmt::format("{:.1e}", largest.prefill));
+  RecordProperty("one_by_one", fmt::format("{:.1e}", largest.one_by_one));
 }
 
 TEST_P(Families, SequencesInOneStepDoNotSeeEachOther) {
