@@ -1,0 +1,90 @@
+#!/usr/bin/env python3
+"""Kill `pare quantize` at random moments, resume it, and compare what comes out with an undisturbed run.
+
+    check_resume.py --pare BINARY [--kills N] [--seed S] [--method M] [--model DIR] [--text FILE]
+
+Each trial begins anew and is killed with SIGKILL again and again, after random times, until a run gets
+through; a trial ends when its output is published. After every kill nothing may stand under the output's
+name. The files of the output must equal those of the undisturbed run, byte for byte. Prints the seed.
+"""
+import argparse
+import hashlib
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+
+def hashes(folder):
+    """Of all files but the manifest's times, by name."""
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
+
+
+def main():
+    root = pathlib.Path(__file__).resolve().parent.parent
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pare", required=True, type=pathlib.Path)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--method", default="gptq")
+    parser.add_argument("--weights", default="int4:g128")
+    parser.add_argument("--tokens", default="2048")
+    parser.add_argument("--model", default=root / "models/pare-tales", type=pathlib.Path)
+    parser.add_argument("--text", default=root / "models/heldout.txt", type=pathlib.Path)
+    args = parser.parse_args()
+    print(f"seed {args.seed}", flush=True)
+    draw = random.Random(args.seed)
+    with tempfile.TemporaryDirectory() as temporary:
+        work = pathlib.Path(temporary)
+
+        def command(out):
+            return [str(args.pare.resolve()), "quantize", str(args.model.resolve()), "-o", out, "--weights", args.weights,
+                    "--method", args.method, "--text", str(args.text.resolve()), "--tokens", args.tokens, "--quiet"]
+
+        start = time.time()
+        subprocess.run(command("undisturbed"), cwd=work, check=True, stdout=subprocess.DEVNULL)
+        whole = time.time() - start
+        expected = hashes(work / "undisturbed")
+        kills = trials = resumed = 0
+        while kills < args.kills:
+            trials += 1
+            out = work / f"trial-{trials}"
+            while True:
+                process = subprocess.Popen(command(out.name), cwd=work, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+                try:
+                    process.wait(draw.uniform(0, 1.1 * whole) if kills < args.kills else None)
+                except subprocess.TimeoutExpired:
+                    process.send_signal(signal.SIGKILL)
+                    process.wait()
+                    kills += 1
+                    if out.exists() and hashes(out) != expected:
+                        print(f"FAILED: an output that is not whole after kill {kills}")
+                        return 1
+                    if (work / f"{out.name}.pare-work/block-0000.safetensors").exists():
+                        resumed += 1
+                    if out.exists():  # killed after it was published
+                        break
+                    continue
+                if process.returncode != 0:
+                    print(f"FAILED: exit {process.returncode}: {process.stderr.read().decode()}")
+                    return 1
+                break
+            if hashes(out) != expected:
+                print(f"FAILED: trial {trials} differs from the undisturbed run")
+                return 1
+            shutil.rmtree(out)
+            shutil.rmtree(work / f"{out.name}.pare-work", ignore_errors=True)
+        left = sorted(p.name for p in work.iterdir() if p.name != "undisturbed" and not p.name.endswith(".lock"))
+        if any(name.endswith(".pare-work") for name in left):
+            print(f"FAILED: left over: {left}")
+            return 1
+    print(f"{kills} kills in {trials} runs, {resumed} of them with finished blocks to go on from: all outputs equal")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
