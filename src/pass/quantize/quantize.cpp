@@ -142,6 +142,15 @@ std::string describe(const QuantizeOptions& o) {
 
 bool learns(const MethodOptions& o) { return o.method != Method::rtn || o.data != nullptr; }
 
+void require_data_for_static(const Spec& spec, const QuantizeOptions& options) {
+  if (options.method.data != nullptr) return;
+  for (const Choice& c : choose_matrices(spec, options))
+    if (c.activation.is_static)
+      fail(Exit::usage, "QU-027", "the scale of static activations is learnt from data",
+           {{"matrix", c.name}, {"found", to_string(c.activation)}},
+           "give --text FILE, or quantize inputs dynamically: int8:token");
+}
+
 // Everything but the embedding, whose rows are no product's.
 std::vector<Target> targets_of(const Spec& spec, const QuantizeOptions& options) {
   std::vector<Target> targets;
@@ -163,6 +172,7 @@ void refuse_non_finite(const Tensor& source, const std::string& name, Pool& pool
 Model run(Model model, const QuantizeOptions& options, const std::string& line, Context& context) {
   const KvScheme before = default_kv(model.spec);
   const Spec planned = plan(model.spec, options);
+  require_data_for_static(model.spec, options);
   if (learns(options.method))
     model = quantize_calibrated(std::move(model), planned, targets_of(model.spec, options),
                                 options.method, context);
