@@ -639,11 +639,13 @@ struct Encoder::State {
     const Params& p = params[static_cast<std::size_t>(group_index(row, col))];
     const Limits range = limits_of(s.code);
     if (std::isnan(want)) want = 0;  // integers have no other word for it
+    // Under a scale of 0 an infinity, or a sum that overflows, makes a NaN again.
+    const auto number = [](float x) { return std::isnan(x) ? 0.0f : x; };
     switch (kind_of(s)) {
       case Kind::integer: {
         const float zero = static_cast<float>(p.zero);
         const float q =
-            round_even(std::clamp(want * p.inverse, range.low - zero, range.high - zero));
+            round_even(std::clamp(number(want * p.inverse), range.low - zero, range.high - zero));
         put_code(
             row, col,
             static_cast<std::uint32_t>(static_cast<int>(q) + p.zero -
@@ -652,8 +654,8 @@ struct Encoder::State {
         return q * p.scale;
       }
       case Kind::minimum: {
-        const float q =
-            round_even(std::clamp((want + p.min) * p.inverse, 0.0f, range.high - range.low));
+        const float q = round_even(
+            std::clamp(number((want + p.min) * p.inverse), 0.0f, range.high - range.low));
         put_code(row, col, static_cast<std::uint32_t>(q) ^ (s.code == Code::int8 ? 0x80u : 0u));
         return p.scale * q - p.min;
       }
