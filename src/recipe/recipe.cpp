@@ -3,7 +3,9 @@
 // toml++ does the parsing and is seen in this file alone. Version 3.3 follows dotted keys by
 // recursion without a limit (200,000 dots overflow the stack), so a line with more than a few dots
 // outside of quotes is refused before it sees the text; multi-line strings, which no recipe needs,
-// are refused too, so that a scan of one line knows what is quoted.
+// are refused too, so that a scan of one line knows what is quoted. Its tests for white space
+// outside of ASCII are undefined for most other characters, and TOML has none outside of quotes and
+// comments: they are refused in the same scan.
 //
 // TOML keeps no order between tables of different names; the file's lines give it back.
 #include "recipe/recipe.h"
@@ -52,6 +54,9 @@ void check_line(std::string_view line, int number, const std::string& source) {
     if (line.substr(i, 3) == "\"\"\"" || line.substr(i, 3) == "'''")
       refuse("RC-006", source, number, "a recipe holds no multi-line strings", {},
              "write the text on one line");
+    if ((static_cast<unsigned char>(c) & 0x80u) != 0)
+      refuse("RC-001", source, number, "the recipe is not valid TOML",
+             {{"found", "a character outside of ASCII and of quotes"}});
     if (c == '"' || c == '\'') quote = c;
     if (c == '.' && ++dots > most_dots)
       refuse("RC-006", source, number, "a line is nested too deeply",
@@ -66,7 +71,8 @@ void check_text(std::string_view text, const std::string& source) {
           {"found", fmt::format("{} bytes", text.size())},
           {"need", fmt::format("at most {}", most_bytes)}});
   int number = 1;
-  for (std::size_t at = 0; at < text.size(); number++) {
+  // A byte order mark may stand in front.
+  for (std::size_t at = text.starts_with("\xef\xbb\xbf") ? 3 : 0; at < text.size(); number++) {
     const std::size_t end = std::min(text.find('\n', at), text.size());
     check_line(text.substr(at, end - at), number, source);
     at = end + 1;

@@ -112,6 +112,13 @@ TEST(Recipe, HostileTextIsRefusedBeforeItIsParsed) {
   expect_refused("about = \"a\\\"b\" # ''' \n[[" + dots + "]]\n", "RC-006", 2);
   expect_refused(std::string((1 << 20) + 1, '#'), "RC-006", 0);
   expect_refused("x = " + std::string(100000, '[') + "\n", "RC-001", 1);
+  // toml++ 3.3 does not survive these.
+  for (const char* text : {"\xef\xbb\xaf.", "a\xc3\xa9 = 1\n", "a = 1 \xe2\xba\x80\n"})
+    expect_refused(text, "RC-001", 1);
+  EXPECT_NO_THROW(
+      parse_recipe("\xef\xbb\xbf"
+                   "about = \"caf\xc3\xa9\" # \xc3\xa9\n[[cast]]\nto='f32'\n",
+                   "r"));
   // Dots inside of quotes are text.
   EXPECT_NO_THROW(
       parse_recipe("about = \"" + std::string(100, '.') + "\"\n[[cast]]\nto='f32'\n", "r"));
