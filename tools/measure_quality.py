@@ -40,6 +40,8 @@ def recipes():
 
 def measure(args, writer, name, model, texts, calibration, work):
     for number, (weights, activations, method, flags) in enumerate(recipes()):
+        if args.weights and weights not in args.weights.split(","):
+            continue
         out = work / f"{name}-{number}"
         words = ["quantize", model, "-o", out, "--weights", weights, "--method", method, *flags]
         if activations:
@@ -69,6 +71,7 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--larger", type=pathlib.Path, help="another model, measured as the embedded one is")
     parser.add_argument("--only", help="one of the models by name")
+    parser.add_argument("--weights", help="of the recipes only those with these schemes, separated by commas")
     parser.add_argument("--tokens", default="16384")
     parser.add_argument("--limit", default="8192", help="tokens of each text that are scored")
     args = parser.parse_args()

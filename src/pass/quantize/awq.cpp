@@ -235,9 +235,10 @@ std::vector<ScaleChoice> awq_scales(const BlockValues& values, const Spec& spec,
     ScaleChoice choice;
     choice.note = obstacle(group, statistics, targets, o);
     choice.group = std::move(group);
-    if (choice.note.empty())
-      choice = choose(std::move(choice), values, spec, block,
-                      statistics.inputs.find(choice.group.input)->second, targets, o, pool);
+    if (choice.note.empty()) {
+      const InputStatistics& in = statistics.inputs.find(choice.group.input)->second;
+      choice = choose(std::move(choice), values, spec, block, in, targets, o, pool);
+    }
     choices.push_back(std::move(choice));
   }
   return choices;

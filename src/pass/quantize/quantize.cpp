@@ -173,9 +173,10 @@ Model run(Model model, const QuantizeOptions& options, const std::string& line, 
   const KvScheme before = default_kv(model.spec);
   const Spec planned = plan(model.spec, options);
   require_data_for_static(model.spec, options);
-  if (learns(options.method))
-    model = quantize_calibrated(std::move(model), planned, targets_of(model.spec, options),
-                                options.method, context);
+  if (learns(options.method)) {
+    const std::vector<Target> targets = targets_of(model.spec, options);
+    model = quantize_calibrated(std::move(model), planned, targets, options.method, context);
+  }
   for (const Slot& slot : slots(planned)) {
     if (slot.vector) continue;
     // An untied head starts as a copy of the embedding.
