@@ -121,9 +121,11 @@ void command_verify(const VerifyOptions& o, const CommonOptions& common, const O
     table.add({c.name, c.ok ? "ok" : "failed", c.detail});
   }
   if (!out.json) out.text(table.text(true));
-  if (!failures.empty())
-    fail_input("VF-001", fmt::format("{} of {} checks failed", failures.size(), checks.size()),
-               std::move(failures), "copy or write the model again");
+  if (!failures.empty()) {
+    const std::string verdict =
+        fmt::format("{} of {} checks failed", failures.size(), checks.size());
+    fail_input("VF-001", verdict, std::move(failures), "copy or write the model again");
+  }
   if (out.json)
     out.result("verify", Json::object({{"model", Json(o.model)},
                                        {"ok", Json(true)},
