@@ -21,7 +21,7 @@ BELOW = {
     "pass": ["base", "file", "number", "kernel", "text", "model", "engine", "train"],
     "probe": ["base", "file", "number", "kernel", "text", "model", "engine"],
     "choose": ["base", "number", "model", "cost"],
-    "recipe": ["base", "file", "number", "model", "cost", "engine", "pass", "probe", "choose"],
+    "recipe": ["base", "file", "number", "text", "model", "cost", "engine", "pass", "probe", "choose"],
     "app": ["base", "file", "number", "kernel", "text", "model", "cost", "engine", "train", "pass", "probe",
             "choose", "recipe"],
 }

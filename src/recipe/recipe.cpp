@@ -3,9 +3,9 @@
 // toml++ does the parsing and is seen in this file alone. Version 3.3 follows dotted keys by
 // recursion without a limit (200,000 dots overflow the stack), so a line with more than a few dots
 // outside of quotes is refused before it sees the text; multi-line strings, which no recipe needs,
-// are refused too, so that a scan of one line knows what is quoted. Its tests for white space
-// outside of ASCII are undefined for most other characters, and TOML has none outside of quotes and
-// comments: they are refused in the same scan.
+// are refused too, so that a scan of one line knows what is quoted. Its tests for white space are
+// undefined for most characters outside of ASCII, so none is left in what it sees; and what else it
+// takes for granted about a text throws instead of ending the program.
 //
 // TOML keeps no order between tables of different names; the file's lines give it back.
 #include "recipe/recipe.h"
@@ -14,7 +14,19 @@
 
 #include "file/io.h"
 #include "pass/cast/cast.h"
+#include "text/unicode.h"
 
+namespace pare {
+namespace {
+struct BrokenAssumption {};
+}  // namespace
+}  // namespace pare
+
+#undef NDEBUG
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wterminate"  // some of its assertions stand in noexcept functions
+#endif
+#define TOML_ASSERT(...) ((__VA_ARGS__) ? void() : throw ::pare::BrokenAssumption())
 #define TOML_EXCEPTIONS 0
 #define TOML_ENABLE_FORMATTERS 0
 #include <toml++/toml.h>
@@ -40,43 +52,62 @@ struct Place {
   fail(Exit::usage, code, std::move(message), std::move(all), std::move(hint));
 }
 
-void check_line(std::string_view line, int number, const std::string& source) {
+// One line for toml++: dots are counted, and what is not ASCII becomes an escape in a string (a
+// question mark in a comment).
+void add_line(std::string_view line, int number, const std::string& source, std::string& out) {
   int dots = 0;
-  char quote = 0;
+  char quote = 0;  // '#' for a comment, which has no end
+  bool escape = false;
   for (std::size_t i = 0; i < line.size(); i++) {
     const char c = line[i];
-    if (quote != 0) {
-      if (c == '\\' && quote == '"') i++;
-      if (c == quote) quote = 0;
-      continue;
-    }
-    if (c == '#') return;
-    if (line.substr(i, 3) == "\"\"\"" || line.substr(i, 3) == "'''")
+    if (quote == 0 && (line.substr(i, 3) == "\"\"\"" || line.substr(i, 3) == "'''"))
       refuse("RC-006", source, number, "a recipe holds no multi-line strings", {},
              "write the text on one line");
-    if ((static_cast<unsigned char>(c) & 0x80u) != 0)
-      refuse("RC-001", source, number, "the recipe is not valid TOML",
-             {{"found", "a character outside of ASCII and of quotes"}});
-    if (c == '"' || c == '\'') quote = c;
-    if (c == '.' && ++dots > most_dots)
+    if (quote == 0 && c == '.' && ++dots > most_dots)
       refuse("RC-006", source, number, "a line is nested too deeply",
              {{"need", fmt::format("at most {} dots outside of quotes", most_dots)}});
+    if ((static_cast<unsigned char>(c) & 0x80u) != 0) {
+      const Char character = char_at(line.data() + i);
+      if (quote == 0 || quote == '\'' || escape)
+        refuse("RC-001", source, number, "the recipe is not valid TOML",
+               {{"found", quoted(line.substr(i, static_cast<std::size_t>(character.bytes)))}},
+               "characters outside of ASCII stand as they are in \"double quotes\" or comments");
+      out +=
+          quote == '#' ? "?" : fmt::format("\\U{:08X}", static_cast<std::uint32_t>(character.code));
+      i += static_cast<std::size_t>(character.bytes) - 1;
+      continue;
+    }
+    out += c;
+    if (escape)
+      escape = false;
+    else if (quote == '"' && c == '\\')
+      escape = true;
+    else if (c == quote && quote != '#')
+      quote = 0;
+    else if (quote == 0 && (c == '"' || c == '\'' || c == '#'))
+      quote = c;
   }
+  out += '\n';
 }
 
-void check_text(std::string_view text, const std::string& source) {
+std::string ascii_text(std::string_view text, const std::string& source) {
   if (text.size() > most_bytes)
     fail(Exit::usage, "RC-006", "a recipe is too large",
          {{"file", source},
           {"found", fmt::format("{} bytes", text.size())},
           {"need", fmt::format("at most {}", most_bytes)}});
+  if (!valid_utf8(text))
+    fail(Exit::usage, "RC-001", "the recipe is not valid TOML: it is not UTF-8",
+         {{"file", source}});
+  if (text.starts_with("\xef\xbb\xbf")) text.remove_prefix(3);  // a byte order mark
+  std::string out;
   int number = 1;
-  // A byte order mark may stand in front.
-  for (std::size_t at = text.starts_with("\xef\xbb\xbf") ? 3 : 0; at < text.size(); number++) {
+  for (std::size_t at = 0; at < text.size(); number++) {
     const std::size_t end = std::min(text.find('\n', at), text.size());
-    check_line(text.substr(at, end - at), number, source);
+    add_line(text.substr(at, end - at), number, source, out);
     at = end + 1;
   }
+  return out;
 }
 
 std::string_view type_name(const toml::node& node) {
@@ -330,6 +361,15 @@ void add_entry(Recipe& recipe, const Entry& entry) {
   add_rules(*options, entry, recipe.source);
 }
 
+toml::parse_result parse_toml(std::string_view text, const std::string& source) {
+  try {
+    return toml::parse(text, source);
+  } catch (const BrokenAssumption&) {
+    fail(Exit::usage, "RC-001", "the recipe is not valid TOML", {{"file", source}},
+         "names of tables and keys are letters, digits, _ and -");
+  }
+}
+
 // The same pass, whose Errors say which step they come from.
 Pass located(Pass pass, const std::string& where) {
   const auto guard = [where](auto&& action) {
@@ -351,8 +391,7 @@ Pass located(Pass pass, const std::string& where) {
 }  // namespace
 
 Recipe parse_recipe(std::string_view text, const std::string& source) {
-  check_text(text, source);
-  const toml::parse_result parsed_text = toml::parse(text, source);
+  const toml::parse_result parsed_text = parse_toml(ascii_text(text, source), source);
   if (!parsed_text) {
     const toml::parse_error& e = parsed_text.error();
     refuse("RC-001", source, static_cast<int>(e.source().begin.line),

@@ -115,10 +115,15 @@ TEST(Recipe, HostileTextIsRefusedBeforeItIsParsed) {
   // toml++ 3.3 does not survive these.
   for (const char* text : {"\xef\xbb\xaf.", "a\xc3\xa9 = 1\n", "a = 1 \xe2\xba\x80\n"})
     expect_refused(text, "RC-001", 1);
-  EXPECT_NO_THROW(
-      parse_recipe("\xef\xbb\xbf"
-                   "about = \"caf\xc3\xa9\" # \xc3\xa9\n[[cast]]\nto='f32'\n",
-                   "r"));
+  for (const char* text : {"[[\n#", "[=", "[[quantize]]\n[(\n"}) expect_refused(text, "RC-001", 0);
+  expect_refused("about = 1\"caf\xc3\xa9\"\n[[cast]]\nto='f32'\n", "RC-001", 1);
+  expect_refused("about = \"\xff\"\n", "RC-001", 0);
+  expect_refused("\nabout = \"\\\xc3\xa9\"\n", "RC-001", 2);
+  const Recipe r = parse_recipe(
+      "\xef\xbb\xbf"
+      "about = \"caf\xc3\xa9 \\\\\xf0\x9f\x99\x82\" # \xc3\xa9\n[[cast]]\nto='f32'\n",
+      "r");
+  EXPECT_EQ(r.about, "caf\xc3\xa9 \\\xf0\x9f\x99\x82");
   // Dots inside of quotes are text.
   EXPECT_NO_THROW(
       parse_recipe("about = \"" + std::string(100, '.') + "\"\n[[cast]]\nto='f32'\n", "r"));
