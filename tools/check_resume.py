@@ -20,7 +20,7 @@ import time
 
 
 def hashes(folder):
-    """Of all files but the manifest's times, by name."""
+    """Of all files, by name."""
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
 
 
