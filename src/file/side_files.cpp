@@ -14,9 +14,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::array written = {"config.json",       "quantize_config.json", "quant_config.json",
-                                "quant_log.csv",     "hf_quant_config.json", "recipe.yaml",
-                                "pare_manifest.json"};
+constexpr std::array written = {"config.json",        "quantize_config.json", "quant_config.json",
+                                "quant_log.csv",      "hf_quant_config.json", "recipe.yaml",
+                                "pare_manifest.json", "pare_proof.json"};
 constexpr std::array weights = {".safetensors", ".bin",       ".pt",   ".pth",   ".ckpt",
                                 ".pkl",         ".gguf",      ".ggml", ".h5",    ".msgpack",
                                 ".onnx",        ".onnx_data", ".npz",  ".tflite"};

@@ -20,6 +20,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* manifest_name = "pare_manifest.json";
+constexpr const char* proof_name = "pare_proof.json";  // made later, of the files that are named
 
 std::string hash_file(const fs::path& folder, const std::string& name, i64& bytes) {
   const Blob file = map_file_in(folder, name);
@@ -40,7 +41,8 @@ std::set<std::string> files_of(const fs::path& folder) {
   std::error_code status, ignored;
   for (fs::directory_iterator it(folder, status), end; !status && it != end; it.increment(status)) {
     const std::string name = it->path().filename().string();
-    if (it->is_regular_file(ignored) && name != manifest_name) names.insert(name);
+    if (it->is_regular_file(ignored) && name != manifest_name && name != proof_name)
+      names.insert(name);
   }
   if (status)
     fail_input("IO-004", "cannot read a folder",
