@@ -22,8 +22,9 @@ BELOW = {
     "probe": ["base", "file", "number", "kernel", "text", "model", "engine"],
     "choose": ["base", "number", "model", "cost"],
     "recipe": ["base", "file", "number", "text", "model", "cost", "engine", "pass", "probe", "choose"],
+    "report": ["base", "file", "number", "model", "cost", "recipe"],
     "app": ["base", "file", "number", "kernel", "text", "model", "cost", "engine", "train", "pass", "probe",
-            "choose", "recipe"],
+            "choose", "recipe", "report"],
 }
 # kernel/ops.h holds the activation functions and kernel/isa.h the machine: plain contracts a Spec may name.
 KERNEL_CONTRACTS = {"kernel/ops.h", "kernel/isa.h"}

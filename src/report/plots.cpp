@@ -1,0 +1,268 @@
+// Roofline and Pareto front, the two plots that say what a change buys.
+//
+// Both have log axes: operations differ by orders of magnitude in intensity, recipes in loss.
+// A change of scheme moves an operation to the right on the roofline (fewer bytes for the same
+// FLOPs), and a thin line leads from where it was.
+#include "report/plots.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <set>
+
+#include "report/svg.h"
+
+namespace pare {
+namespace {
+
+constexpr double left_margin = 52, right_margin = 14, top_margin = 34, bottom_margin = 46;
+
+struct Area {
+  Axis x, y;
+  Box box;
+  double legend_y = 0;
+};
+
+// The frame inside margins, with room for a legend of that height at the foot.
+Box drawing_box(const PlotFrame& frame, double legend) {
+  return {left_margin, top_margin, frame.width - left_margin - right_margin,
+          frame.height - top_margin - bottom_margin - legend};
+}
+
+bool usable(const RooflinePlot::Point& p) {
+  return p.flops > 0 && p.bytes > 0 && std::isfinite(p.flops) && std::isfinite(p.bytes);
+}
+
+double peak_of(const RooflinePlot& plot) {
+  double peak = 0;
+  for (const auto& c : plot.ceilings) peak = std::max(peak, c.flops_per_second);
+  return peak;
+}
+
+std::vector<LegendEntry> series_legend(const std::vector<std::string>& names) {
+  std::vector<LegendEntry> legend;
+  for (std::size_t s = 0; s < names.size(); s++)
+    legend.push_back({static_cast<int>(s), s == 0, LegendEntry::Mark::marker, names[s]});
+  return legend;
+}
+
+// The slope of the memory and the level of each unit, with their names.
+void draw_ceilings(Svg& svg, const RooflinePlot& plot, const Area& area) {
+  const double peak = peak_of(plot), bandwidth = plot.bytes_per_second;
+  const auto at = [&](double x, double y) { return std::pair{area.x.at(x), area.y.at(y)}; };
+  if (bandwidth > 0) {
+    // Where the slope enters and leaves the drawing area.
+    const double begin = std::max(area.x.low, area.y.low / bandwidth);
+    const double end = std::min(area.x.high, (peak > 0 ? peak : area.y.high) / bandwidth);
+    if (end > begin) svg.path({at(begin, begin * bandwidth), at(end, end * bandwidth)}, "s0 curve");
+    const auto [x, y] = at(begin, begin * bandwidth);
+    const std::string words = fmt::format("memory {}B/s", short_number(bandwidth));
+    const double w = text_width(words, text_size);
+    svg.text(x + 26, y - 2, Anchor::start, "t muted", words);
+    svg.keep_free({x + 26, y - 14, w, 16});
+  }
+  double last = -1e9;
+  std::vector<RooflinePlot::Ceiling> sorted = plot.ceilings;
+  std::sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) {
+    return a.flops_per_second > b.flops_per_second ||
+           (a.flops_per_second == b.flops_per_second && a.code < b.code);
+  });
+  for (const auto& c : sorted) {
+    if (!(c.flops_per_second > 0)) continue;
+    const double ridge = bandwidth > 0 ? c.flops_per_second / bandwidth : area.x.low;
+    const double y = area.y.at(c.flops_per_second);
+    if (ridge < area.x.high)
+      svg.line(area.x.at(ridge), y, area.x.to, y,
+               c.flops_per_second == peak ? "s0 curve" : "s0 curve thin dash");
+    const std::string words = fmt::format("{} {}FLOP/s", c.code, short_number(c.flops_per_second));
+    // Levels that lie close together put their names below one another.
+    const double baseline = std::max(y - 5, last + 14);
+    const double w = text_width(words, text_size);
+    svg.text(area.x.to, baseline, Anchor::end, "t muted", words);
+    svg.keep_free({area.x.to - w, baseline - 12, w, 15});
+    last = baseline;
+  }
+}
+
+std::string point_tip(const RooflinePlot& plot, const RooflinePlot::Point& p) {
+  const std::size_t s = static_cast<std::size_t>(p.series);
+  return fmt::format("{}{}, {}: {} FLOP per byte, {}FLOP/s",
+                     s < plot.series.size() ? plot.series[s] + ": " : "", p.name, p.kind,
+                     short_number(p.flops / p.bytes), short_number(attained(plot, p)));
+}
+
+// From an operation of the base to the same one of each model.
+void draw_moves(Svg& svg, const RooflinePlot& plot, const Area& area) {
+  std::map<std::pair<std::string, std::string>, const RooflinePlot::Point*> base;
+  for (const auto& p : plot.points)
+    if (p.series == 0 && usable(p)) base[{p.kind, p.name}] = &p;
+  std::set<std::string> drawn;  // the same line once
+  for (const auto& p : plot.points) {
+    const auto it = base.find({p.kind, p.name});
+    if (p.series == 0 || !usable(p) || it == base.end()) continue;
+    const auto& from = *it->second;
+    const double x1 = area.x.at(from.flops / from.bytes), y1 = area.y.at(attained(plot, from));
+    const double x2 = area.x.at(p.flops / p.bytes), y2 = area.y.at(attained(plot, p));
+    if (!drawn.insert(fmt::format("{:.0f} {:.0f} {:.0f} {:.0f}", x1, y1, x2, y2)).second) continue;
+    if (std::hypot(x2 - x1, y2 - y1) > 3)
+      svg.line(x1, y1, x2, y2, fmt::format("s{} curve thin", (p.series - 1) % series_count + 1));
+  }
+}
+
+void draw_points(Svg& svg, const RooflinePlot& plot, const Area& area) {
+  std::set<std::string> drawn;
+  std::map<std::string, std::pair<double, double>> words;  // the highest mark of each kind
+  for (const auto& p : plot.points) {
+    if (!usable(p)) continue;
+    const double x = area.x.at(p.flops / p.bytes), y = area.y.at(attained(plot, p));
+    if (!drawn.insert(fmt::format("{} {:.1f} {:.1f}", p.series, x, y)).second) continue;
+    svg.marker(p.series, x, y, 5, p.series == 0, point_tip(plot, p));
+    const auto it = words.try_emplace(p.kind, x, y).first;
+    if (y < it->second.second) it->second = {x, y};
+  }
+  for (const auto& [kind, at] : words) svg.label(at.first, at.second, kind, "t strong", area.box);
+}
+
+}  // namespace
+
+double attained(const RooflinePlot& plot, const RooflinePlot::Point& p) {
+  if (p.flops_per_second > 0) return p.flops_per_second;
+  double level = 0;
+  for (const auto& c : plot.ceilings)
+    if (c.code == p.code) level = c.flops_per_second;
+  if (level <= 0) level = peak_of(plot);
+  const double slope = p.bytes > 0 ? plot.bytes_per_second * p.flops / p.bytes : 0;
+  if (level <= 0) return slope;
+  return slope > 0 ? std::min(level, slope) : level;
+}
+
+std::string roofline_svg(const RooflinePlot& plot, const PlotFrame& frame) {
+  std::vector<double> xs, ys;
+  std::size_t left_out = 0;
+  for (const auto& p : plot.points) {
+    if (!usable(p)) {
+      left_out++;
+      continue;
+    }
+    xs.push_back(p.flops / p.bytes);
+    ys.push_back(attained(plot, p));
+  }
+  for (const auto& c : plot.ceilings) {
+    ys.push_back(c.flops_per_second);
+    if (plot.bytes_per_second > 0) xs.push_back(1.6 * c.flops_per_second / plot.bytes_per_second);
+  }
+  const std::vector<LegendEntry> legend = series_legend(plot.series);
+  const double foot = legend_height(legend, frame.width - left_margin - right_margin);
+  Area area;
+  area.box = drawing_box(frame, foot);
+  area.x = fit_axis(Axis::Scale::log, xs, false, area.box.x, area.box.x + area.box.width);
+  area.y = fit_axis(Axis::Scale::log, ys, false, area.box.y + area.box.height, area.box.y);
+  Svg svg(frame.id, frame.width, frame.height, "Roofline of " + plot.hardware,
+          fmt::format(
+              "Attainable FLOP per second over FLOP per byte, both axes logarithmic; {} operations "
+              "of {} "
+              "models under {} ceilings; {} left out. The table below the plot has the figures.",
+              xs.size() - (plot.bytes_per_second > 0 ? plot.ceilings.size() : 0),
+              plot.series.size(), plot.ceilings.size(), left_out));
+  svg.axes(area.x, area.y, "FLOP per byte", "FLOP/s");
+  draw_ceilings(svg, plot, area);
+  draw_moves(svg, plot, area);
+  draw_points(svg, plot, area);
+  draw_legend(svg, legend, left_margin, frame.height - foot,
+              frame.width - left_margin - right_margin);
+  return svg.done();
+}
+
+std::vector<bool> front(const ParetoPlot& plot) {
+  const auto better = [&](double a, double b) { return plot.less_is_better ? a < b : a > b; };
+  std::vector<bool> result(plot.points.size());
+  for (std::size_t i = 0; i < plot.points.size(); i++) {
+    const auto& p = plot.points[i];
+    result[i] =
+        std::isfinite(p.cost) && std::isfinite(p.loss) &&
+        std::none_of(plot.points.begin(), plot.points.end(), [&](const ParetoPlot::Point& q) {
+          const bool worse = better(p.cost, q.cost) || p.loss < q.loss;
+          return !worse && (better(q.cost, p.cost) || q.loss < p.loss);
+        });
+  }
+  return result;
+}
+
+namespace {
+
+// Steps through the points of the front: what is reached at each cost.
+void draw_front(Svg& svg, const ParetoPlot& plot, const std::vector<bool>& on_front,
+                const Area& area) {
+  std::vector<const ParetoPlot::Point*> line;
+  for (std::size_t i = 0; i < plot.points.size(); i++)
+    if (on_front[i] && plot.points[i].cost > 0 && plot.points[i].loss > 0)
+      line.push_back(&plot.points[i]);
+  std::stable_sort(line.begin(), line.end(),
+                   [](const auto* a, const auto* b) { return a->cost < b->cost; });
+  std::vector<std::pair<double, double>> steps;
+  for (const auto* p : line) {
+    const double x = area.x.at(p->cost), y = area.y.at(p->loss);
+    // The loss of a point holds towards dearer costs.
+    if (!steps.empty()) {
+      if (plot.less_is_better)
+        steps.emplace_back(x, steps.back().second);
+      else
+        steps.emplace_back(steps.back().first, y);
+    }
+    steps.emplace_back(x, y);
+  }
+  if (steps.size() > 1) svg.path(steps, "s0 curve");
+}
+
+}  // namespace
+
+std::string pareto_svg(const ParetoPlot& plot, const PlotFrame& frame) {
+  const std::vector<bool> on_front = front(plot);
+  std::vector<double> xs, ys;
+  for (const auto& p : plot.points)
+    if (p.cost > 0 && p.loss > 0) xs.push_back(p.cost), ys.push_back(p.loss);
+  const std::size_t drawn = xs.size();
+  if (plot.base_cost) xs.push_back(*plot.base_cost);
+  Area area;
+  area.box = drawing_box(frame, 0);
+  area.x = fit_axis(Axis::Scale::log, xs, false, area.box.x, area.box.x + area.box.width);
+  area.y = fit_axis(Axis::Scale::log, ys, false, area.box.y + area.box.height, area.box.y);
+  Svg svg(
+      frame.id, frame.width, frame.height,
+      fmt::format("{} against {}", plot.loss_name, plot.cost_name),
+      fmt::format("{} of {} models have both figures; {} are on the front, where nothing else is "
+                  "better in both. "
+                  "Both axes are logarithmic. The table has the figures.",
+                  drawn, plot.points.size(), std::count(on_front.begin(), on_front.end(), true)));
+  svg.axes(area.x, area.y, plot.cost_name, plot.loss_name);
+  if (plot.base_cost && *plot.base_cost > 0) {
+    const double x = area.x.at(*plot.base_cost);
+    svg.line(x, area.box.y, x, area.box.y + area.box.height, "s0 curve thin dash");
+    const std::string words = fit_text(plot.base_name, text_size, area.box.width / 2);
+    const bool before = x > area.box.x + area.box.width / 2;
+    const double w = text_width(words, text_size);
+    svg.text(before ? x - 6 : x + 6, area.box.y + 14, before ? Anchor::end : Anchor::start,
+             "t muted", words);
+    svg.keep_free({before ? x - 6 - w : x + 6, area.box.y + 2, w, 15});
+  }
+  draw_front(svg, plot, on_front, area);
+  for (std::size_t i = 0; i < plot.points.size(); i++) {
+    const auto& p = plot.points[i];
+    if (!(p.cost > 0) || !(p.loss > 0)) continue;
+    svg.marker(on_front[i] ? p.series : 0, area.x.at(p.cost), area.y.at(p.loss), 5.5, false,
+               fmt::format("{}: {} {}, {} {}", p.name, plot.cost_name, short_number(p.cost),
+                           plot.loss_name, short_number(p.loss)));
+  }
+  for (std::size_t i = 0; i < plot.points.size(); i++) {
+    const auto& p = plot.points[i];
+    if (p.cost > 0 && p.loss > 0)
+      svg.label(area.x.at(p.cost), area.y.at(p.loss),
+                fit_text(p.name, text_size, area.box.width / 2.5), on_front[i] ? "t" : "t muted",
+                area.box);
+  }
+  return svg.done();
+}
+
+}  // namespace pare
