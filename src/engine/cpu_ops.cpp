@@ -18,6 +18,8 @@
 #include <cmath>
 #include <utility>
 
+#include "cost/count.h"
+
 namespace pare {
 namespace {
 
@@ -117,17 +119,6 @@ Array condition(const CpuOps::Linear& site, Matrix<const float> x, Buffers& buff
 }
 
 }  // namespace
-
-bool absorbed_is_cheaper(const Attention& a, i64 queries, i64 keys) {
-  const double nope = static_cast<double>(a.qk_dim - a.rope.dims),
-               rope = static_cast<double>(a.rope.dims);
-  const double v = static_cast<double>(a.v_dim), rank = static_cast<double>(a.kv_rank);
-  const double pairs = static_cast<double>(queries) * static_cast<double>(keys);
-  const double expand = rank * (nope + v);  // of one position and head, either way
-  const double absorbed = static_cast<double>(queries) * expand + pairs * (2 * rank + rope);
-  const double materialised = static_cast<double>(keys) * expand + pairs * (nope + rope + v);
-  return absorbed < materialised;
-}
 
 CpuOps::CpuOps(const Net& net, Pool& pool, unsigned isa)
     : net_(net), pool_(pool), isa_(isa), vector_(vector_ops(isa)), ropes_(net.ropes.size()) {

@@ -61,8 +61,4 @@ class CpuOps {
   std::vector<std::unique_ptr<Buffers>> thread_buffers_;
 };
 
-// Whether `queries` new tokens over `keys` visible rows cost fewer multiply-adds with absorbed
-// projections than with materialised keys and values.
-bool absorbed_is_cheaper(const Attention&, i64 queries, i64 keys);
-
 }  // namespace pare

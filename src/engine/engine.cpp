@@ -14,7 +14,7 @@
 #include <set>
 #include <variant>
 
-#include "engine/counts.h"
+#include "cost/count.h"
 #include "engine/cpu_ops.h"
 #include "engine/ref_ops.h"
 

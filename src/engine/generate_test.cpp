@@ -4,7 +4,7 @@
 #include <limits>
 #include <map>
 
-#include "engine/counts.h"
+#include "cost/count.h"
 #include "engine/cpu_ops.h"
 #include "engine/test_specs.h"
 #include "engine/testing.h"

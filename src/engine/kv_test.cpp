@@ -3,7 +3,7 @@
 #include <map>
 
 #include "base/random.h"
-#include "engine/counts.h"
+#include "cost/count.h"
 #include "engine/store.h"
 #include "engine/test_specs.h"
 #include "engine/testing.h"

@@ -44,6 +44,9 @@ const LinearKernel& pick(const Scheme&, const Activation&, i64 in, i64 batch, un
 // How `scheme` is packed, or -1 when only the fallback can multiply it.
 int packed_kind(const Scheme&, i64 in);
 
+// Bytes of a matrix as the vector rows stream it; as stored when only the fallback can.
+i64 packed_bytes(const Scheme&, i64 out, i64 in);
+
 // A matrix packed for the rows that will be used with it.
 class PackedLinear {
  public:

@@ -103,6 +103,29 @@ i64 scale_width(Packed::ScaleKind kind) {
   return kind == Packed::scale_none ? 0 : kind == Packed::scale_f32 ? 4 : 2;
 }
 
+// Everything but the planes.
+Packed layout(const Scheme& s, int kind, i64 out, i64 in) {
+  Packed p{};
+  p.kind = static_cast<Packed::Kind>(kind);
+  p.scale_kind = scale_kind_of(s);
+  p.in = in;
+  p.out = out;
+  p.in_padded = round_up(in, padding);
+  const bool grouped =
+      (s.grouping == Grouping::group || s.grouping == Grouping::block) && s.cols < in;
+  p.group = grouped ? s.cols : p.in_padded;
+  p.groups =
+      grouped ? p.in_padded / std::min(p.in_padded, p.group) + (p.in_padded % p.group != 0 ? 1 : 0)
+              : 1;
+  p.row_bytes = kind_bytes(kind, p.in_padded);
+  return p;
+}
+
+i64 streamed_bytes(const Packed& p, const Scheme& s) {
+  return p.out * p.row_bytes +
+         p.out * p.groups * (scale_width(p.scale_kind) + (s.offset != Offset::none ? 4 : 0));
+}
+
 void put_scale(const Packed& p, std::byte* scales, i64 index, float scale) {
   if (p.scale_kind == Packed::scale_f32) {
     std::memcpy(scales + 4 * index, &scale, 4);
@@ -171,28 +194,21 @@ int packed_kind(const Scheme& s, i64 in) {
   return fits ? kind : -1;
 }
 
+i64 packed_bytes(const Scheme& s, i64 out, i64 in) {
+  const int kind = packed_kind(s, in);
+  return kind < 0 ? stored_bytes(s, out, in) : streamed_bytes(layout(s, kind, out, in), s);
+}
+
 std::shared_ptr<const Packed> pack(const Tensor& t, Pool& pool, i64& bytes) {
   const Scheme& s = t.scheme;
   const int kind = packed_kind(s, t.cols());
   if (kind < 0) return nullptr;
-  Packed p{};
-  p.kind = static_cast<Packed::Kind>(kind);
-  p.scale_kind = scale_kind_of(s);
-  p.in = t.cols();
-  p.out = t.rows();
-  p.in_padded = round_up(p.in, padding);
-  const bool grouped =
-      (s.grouping == Grouping::group || s.grouping == Grouping::block) && s.cols < p.in;
-  p.group = grouped ? s.cols : p.in_padded;
-  p.groups =
-      grouped ? p.in_padded / std::min(p.in_padded, p.group) + (p.in_padded % p.group != 0 ? 1 : 0)
-              : 1;
-  p.row_bytes = kind_bytes(kind, p.in_padded);
+  Packed p = layout(s, kind, t.rows(), t.cols());
   const bool biased = s.offset != Offset::none;
   const i64 codes = round_up(p.out * p.row_bytes, 64),
             scales = round_up(p.out * p.groups * scale_width(p.scale_kind), 64),
             bias = biased ? round_up(p.out * p.groups * 4, 64) : 0;
-  bytes = p.out * p.row_bytes + p.out * p.groups * (scale_width(p.scale_kind) + (biased ? 4 : 0));
+  bytes = streamed_bytes(p, s);
   auto owned = std::make_shared<Owned>(
       static_cast<std::size_t>(codes + scales + bias + 256));  // kernels may load past the last row
   std::byte* at = owned->memory.data;

@@ -1,0 +1,195 @@
+// Interpolation between measured rates.
+//
+// Between two measured batches the time of a product grows linearly: a kernel reads its matrix once
+// and does work for every input. Behind the last it grows in proportion. A scheme that was not
+// measured takes the rates of the nearest one that runs on the same kernel, in proportion to its
+// bytes while memory is the limit.
+#include "cost/rates.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "kernel/linear.h"
+
+namespace pare {
+namespace {
+
+double at_batch(const ProductRate& r, double batch) {
+  const auto& points = r.seconds_per_weight;
+  if (batch <= points.front().first) return points.front().second;
+  for (std::size_t i = 1; i < points.size(); i++) {
+    const auto& [b0, t0] = points[i - 1];
+    const auto& [b1, t1] = points[i];
+    if (batch <= b1) return t0 + (t1 - t0) * (batch - b0) / (b1 - b0);
+  }
+  return points.back().second * batch / points.back().first;
+}
+
+// The kernel of a key, and the weights that share a scale ("i8:row:integers": 0 for a row).
+struct KeyParts {
+  std::string kernel, work;
+  double group = 0;
+};
+KeyParts parts_of(const std::string& key) {
+  const std::size_t first = key.find(':'), last = key.rfind(':');
+  KeyParts p{key.substr(0, first), key.substr(last + 1), 0};
+  const std::string middle = key.substr(first + 1, last - first - 1);
+  if (middle.starts_with("g")) p.group = std::atof(middle.c_str() + 1);
+  return p;
+}
+
+// The measured rate nearest to a key; null when no product was measured on that kernel.
+const ProductRate* nearest_rate(const TeamRates& team, const std::string& key, bool cached) {
+  const KeyParts wanted = parts_of(key);
+  const ProductRate* best = nullptr;
+  double least = std::numeric_limits<double>::infinity();
+  for (const ProductRate& r : team.products) {
+    if (r.cached != cached || r.seconds_per_weight.empty()) continue;
+    if (r.key == key) return &r;
+    const KeyParts have = parts_of(r.key);
+    if (have.kernel != wanted.kernel || have.work != wanted.work) continue;
+    const auto per_weight = [](double group) { return group > 0 ? 1 / group : 0; };
+    const double distance = std::abs(per_weight(have.group) - per_weight(wanted.group));
+    if (distance < least) least = distance, best = &r;
+  }
+  return best;
+}
+
+std::optional<double> product_time(const TeamRates& team, const Operation& op,
+                                   const std::string& key, bool cached) {
+  const ProductRate* r = nearest_rate(team, key, cached);
+  if (r == nullptr) return std::nullopt;
+  const double weights = static_cast<double>(op.in) * static_cast<double>(op.out);
+  const double share = r->key == key || r->bytes_per_weight <= 0 || op.rows > 8
+                           ? 1
+                           : op.weight_bytes / weights / r->bytes_per_weight;
+  return weights * at_batch(*r, static_cast<double>(op.rows)) * share;
+}
+
+double attention_time(const TeamRates& team, const Operation& op, bool decode) {
+  double seconds = 0;
+  for (const AttentionRate& r : team.attention)
+    if (r.decode == decode && (seconds == 0 || r.keys == op.kv_code))
+      seconds = op.flops * r.seconds_per_flop;
+  return std::max(seconds, op.bytes() / team.bytes_per_second);
+}
+
+}  // namespace
+
+std::string product_key(const Scheme& s, const Activation& a, i64 in, unsigned isa) {
+  static constexpr const char* kinds[] = {"f32", "f16", "bf16", "e4m3", "e5m2", "i8", "nib4"};
+  const LinearKernel& k = pick(s, a, in, 1, isa);
+  const std::string kernel = k.kind < 0 ? to_string(s) : kinds[k.kind];
+  const bool grouped =
+      (s.grouping == Grouping::group || s.grouping == Grouping::block) && s.cols < in;
+  const std::string scales = s.plain() ? "none" : grouped ? fmt::format("g{}", s.cols) : "row";
+  return fmt::format("{}:{}{}:{}", kernel, scales, s.offset == Offset::none ? "" : "+offset",
+                     k.work == LinearWork::integers ? "integers" : "floats");
+}
+
+const TeamRates& EngineRates::team(int threads) const {
+  PARE_CHECK(!teams.empty());
+  const TeamRates* best = &teams.back();
+  for (const TeamRates& t : teams)
+    if (threads > 0 && std::abs(t.threads - threads) < std::abs(best->threads - threads)) best = &t;
+  return *best;
+}
+
+double operation_seconds(const EngineRates& rates, const TeamRates& team, const Operation& op,
+                         double pass_bytes) {
+  if (!op.product) {
+    if (op.flops > 0) return attention_time(team, op, op.tokens == 1);
+    return op.bytes() / team.bytes_per_second;
+  }
+  const std::string key = product_key(op.scheme, op.activation, op.in, rates.isa_class);
+  const std::optional<double> memory = product_time(team, op, key, false);
+  const std::optional<double> cached = product_time(team, op, key, true);
+  // Between one and two times the caches a growing share comes from memory.
+  const double far = std::clamp(pass_bytes / std::max(1.0, rates.cache_bytes) - 1, 0.0, 1.0);
+  double seconds = 0;
+  if (memory && cached)
+    seconds = far * *memory + (1 - far) * *cached;
+  else if (memory || cached)
+    seconds = memory ? *memory : *cached;
+  else  // a kernel that nobody measured: the plain fallback, about a nanosecond a multiply-add
+    seconds = op.flops / 2 * 1e-9 / team.threads;
+  return seconds;
+}
+
+Json to_json(const EngineRates& rates) {
+  Json::Array teams;
+  for (const TeamRates& t : rates.teams) {
+    Json::Array products, attention;
+    for (const ProductRate& r : t.products) {
+      Json::Array points;
+      for (const auto& [batch, seconds] : r.seconds_per_weight)
+        points.push_back(Json::array({Json(batch), Json(seconds)}));
+      products.push_back(Json::object({{"key", Json(r.key)},
+                                       {"cached", Json(r.cached)},
+                                       {"bytes_per_weight", Json(r.bytes_per_weight)},
+                                       {"seconds_per_weight", Json(std::move(points))}}));
+    }
+    for (const AttentionRate& r : t.attention)
+      attention.push_back(Json::object({{"keys", Json(r.keys)},
+                                        {"decode", Json(r.decode)},
+                                        {"seconds_per_flop", Json(r.seconds_per_flop)}}));
+    teams.push_back(Json::object({{"threads", Json(t.threads)},
+                                  {"bytes_per_second", Json(t.bytes_per_second)},
+                                  {"products", Json(std::move(products))},
+                                  {"attention", Json(std::move(attention))},
+                                  {"seconds_per_pass", Json(t.seconds_per_pass)},
+                                  {"seconds_per_block", Json(t.seconds_per_block)},
+                                  {"seconds_per_element", Json(t.seconds_per_element)}}));
+  }
+  return Json::object({{"isa", Json(rates.isa)},
+                       {"isa_class", Json(static_cast<i64>(rates.isa_class))},
+                       {"cache_bytes", Json(rates.cache_bytes)},
+                       {"teams", Json(std::move(teams))}});
+}
+
+EngineRates parse_engine_rates(const Json& j, const std::string& source) try {
+  const auto positive = [](const Json& value) {
+    const double x = value.as_number();
+    if (!(x >= 0 && x < 1e30)) fail_input("HW-006", "a measured rate is out of range");
+    return x;
+  };
+  EngineRates rates;
+  rates.isa = j.at("isa").as_string();
+  rates.isa_class = static_cast<unsigned>(j.at("isa_class").as_int());
+  rates.cache_bytes = positive(j.at("cache_bytes"));
+  for (const Json& team : j.at("teams").as_array()) {
+    TeamRates t;
+    t.threads = static_cast<int>(team.at("threads").as_int());
+    t.bytes_per_second = positive(team.at("bytes_per_second"));
+    t.seconds_per_pass = positive(team.at("seconds_per_pass"));
+    t.seconds_per_block = positive(team.at("seconds_per_block"));
+    t.seconds_per_element = positive(team.at("seconds_per_element"));
+    for (const Json& product : team.at("products").as_array()) {
+      ProductRate r{product.at("key").as_string(),
+                    product.at("cached").as_bool(),
+                    positive(product.at("bytes_per_weight")),
+                    {}};
+      for (const Json& point : product.at("seconds_per_weight").as_array()) {
+        if (point.as_array().size() != 2) fail_input("HW-006", "a measured rate is not a pair");
+        r.seconds_per_weight.emplace_back(positive(point.as_array()[0]),
+                                          positive(point.as_array()[1]));
+      }
+      if (!std::is_sorted(r.seconds_per_weight.begin(), r.seconds_per_weight.end()))
+        fail_input("HW-006", "measured batches are out of order");
+      t.products.push_back(std::move(r));
+    }
+    for (const Json& row : team.at("attention").as_array())
+      t.attention.push_back({row.at("keys").as_string(), row.at("decode").as_bool(),
+                             positive(row.at("seconds_per_flop"))});
+    if (t.threads < 1 || !(t.bytes_per_second > 0))
+      fail_input("HW-006", "a measured team has no threads or no bandwidth");
+    rates.teams.push_back(std::move(t));
+  }
+  if (rates.teams.empty()) fail_input("HW-006", "no rates were measured");
+  return rates;
+} catch (Error& e) {
+  throw Error(e).with("file", source);
+}
+
+}  // namespace pare

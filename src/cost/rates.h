@@ -1,0 +1,59 @@
+// Rates of Pare's own engine on a machine: measured once (`pare roof`), interpolated here.
+//
+// A product with a matrix of n weights and b inputs takes n * seconds_per_weight(key, b), where the
+// key says which kernel runs and how its scales lie ("nib4:g128:floats"). Matrices that come from
+// memory and such that stay in the caches have rates of their own. Attention goes by multiply-adds
+// of visible pairs; all else by tokens, elements and blocks.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "cost/count.h"
+#include "kernel/isa.h"
+
+namespace pare {
+
+// How Pare's engine multiplies with this scheme; two schemes of one key run equally fast.
+std::string product_key(const Scheme&, const Activation&, i64 in, unsigned isa);
+
+struct ProductRate {
+  std::string key;
+  bool cached = false;  // the matrices stayed in the caches
+  double bytes_per_weight = 0;
+  std::vector<std::pair<double, double>> seconds_per_weight;  // (batch, seconds), batch ascending
+};
+
+struct AttentionRate {
+  std::string keys;     // code of the cache: "f16", "int8", ...
+  bool decode = false;  // one query a sequence; else many
+  double seconds_per_flop = 0;
+};
+
+// Rates of one team of threads.
+struct TeamRates {
+  int threads = 1;
+  double bytes_per_second = 0;
+  std::vector<ProductRate> products;
+  std::vector<AttentionRate> attention;
+  double seconds_per_pass = 0, seconds_per_block = 0;
+  double seconds_per_element = 0;  // of a row's elements that pass through norms, rotations, ...
+};
+
+struct EngineRates {
+  std::string isa;
+  unsigned isa_class = 0;
+  double cache_bytes = 0;                    // weights up to so many stay in the caches
+  std::vector<TeamRates> teams;              // threads ascending
+  const TeamRates& team(int threads) const;  // the nearest; 0: the largest
+};
+
+Json to_json(const EngineRates&);
+EngineRates parse_engine_rates(const Json&, const std::string& source);
+
+// Seconds of an operation of a pass whose weights are `pass_bytes` in all.
+double operation_seconds(const EngineRates&, const TeamRates&, const Operation&, double pass_bytes);
+
+}  // namespace pare
