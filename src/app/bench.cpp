@@ -2,28 +2,13 @@
 #include <algorithm>
 
 #include "app/commands.h"
+#include "app/record.h"
 #include "app/roofline.h"
 #include "file/io.h"
 #include "text/tokenizer.h"
 
 namespace pare {
 namespace {
-
-bool integer_activations(const Spec& spec) {
-  return std::any_of(spec.blocks.begin(), spec.blocks.end(), [](const Block& b) {
-    return b.attn.q.activation.per != Activation::Per::none &&
-           info(b.attn.q.activation.code).integer;
-  });
-}
-
-struct Shares {
-  double mbu = 0, mfu = 0;  // of the measured bandwidth and peak
-};
-
-Shares shares_of(const SpeedResult& speed, const Roof& roof, const Spec& spec) {
-  return {speed.read_bytes_per_second / roof.read_bytes_per_second,
-          speed.prefill_flops_per_second / peak_flops(roof, integer_activations(spec))};
-}
 
 Json timing_json(const Timing& t) {
   return Json::object(
@@ -40,6 +25,27 @@ Json kernels_json(const Engine& engine, i64 batch) {
   return Json(std::move(names));
 }
 
+void record_bench(const BenchOptions& o, const Model& model, const Engine& engine,
+                  const SpeedResult& r, const Shares& shares, int threads, const Log& log) {
+  if (ledger_path().empty()) return;
+  RunRecord run = run_here("bench", threads);
+  run.model = o.model;
+  run.identity = identity_hash(model, log);
+  run.protocol = fmt::format("prompt {}, {} steps x {} at context {}, cache {}, {} rounds",
+                             r.options.prompt, r.options.generate, r.options.batch,
+                             r.options.context, to_string(engine.kv()), r.options.repeats);
+  const auto add = [&](const char* metric, const char* unit, double value) {
+    run.figures.push_back({metric, unit, {}, value, {}, {}});
+  };
+  add("weight_bytes", "bytes", static_cast<double>(weight_bytes(model.spec)));
+  add("decode_tokens_per_second", "tokens/s", r.decode_tokens_per_second);
+  add("prefill_tokens_per_second", "tokens/s", r.prefill_tokens_per_second);
+  add("mbu", "share", shares.mbu);
+  add("mfu", "share", shares.mfu);
+  add("bytes_per_token", "bytes", r.bytes_per_token);
+  record_run(std::move(run), log);
+}
+
 }  // namespace
 
 void command_bench(const BenchOptions& o, const CommonOptions& common, const Output& out) {
@@ -52,6 +58,7 @@ void command_bench(const BenchOptions& o, const CommonOptions& common, const Out
   const SpeedResult r = measure_speed(engine, o.speed, out.log);
   const Shares shares = shares_of(r, roof, model.spec);
   const bool cached = r.weight_bytes < static_cast<double>(roof.last_level_cache_bytes);
+  record_bench(o, model, engine, r, shares, pool.threads(), out.log);
   if (out.json)
     return out.result(
         "bench", Json::object({{"model", Json(o.model)},

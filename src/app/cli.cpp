@@ -67,6 +67,12 @@ const std::map<std::string, const char*> examples = {
     {"compare",
      "pare compare models/pare-tales --text models/heldout.txt --recipe int8:channel "
      "--recipe int8:channel+int8:token --recipe int4:g32"},
+    {"prove",
+     "pare prove models/pare-tales out --text models/heldout.txt --repeats 2\n"
+     "pare prove models/pare-tales out --tokens 256 --repeats 2 --max-kl 5 --json"},
+    {"runs",
+     "pare runs\npare runs --model tales --limit 5 --json\npare runs show 1\n"
+     "pare runs compare 1 2\npare runs errors\npare runs export\npare runs remove 1"},
     {"random",
      "pare random --like smollm2-135m -o random-135m --weights int4:g32\n"
      "pare random --like models/pare-tales -o random-tales --seed 7"},
@@ -150,6 +156,8 @@ struct Commands {
   RoofOptions roof;
   CompareOptions compare;
   RandomOptions random;
+  ProveOptions prove;
+  RunsOptions runs;
 };
 
 constexpr const char* model_help =
@@ -393,6 +401,65 @@ void define_measure(CLI::App& app, Commands& c, Flags& f) {
   add_common(*compare, f);
 }
 
+void define_prove(CLI::App& app, Commands& c, Flags& f) {
+  CLI::App* prove = app.add_subcommand(
+      "prove", "Measure a finished model beside its base and what was predicted; keep the proof");
+  ProveOptions& o = c.prove;
+  prove->add_option("base", o.base, model_help)->required();
+  prove->add_option("out", o.out, "the finished model")->required();
+  prove->add_option("--text", o.text,
+                    "text FILE to score (- is standard input; default: the base writes its own)");
+  add_protocol(*prove, o.protocol);
+  prove->add_option("--tokens", o.protocol.limit, "the same as --limit")
+      ->check(CLI::Range(i64{1}, i64{1} << 40))
+      ->excludes(prove->get_option("--limit"));
+  add_speed(*prove, o.speed);
+  const auto gate = CLI::Range(0.0, 1e18);
+  prove->add_option("--max-kl", o.max_kl, "gate: mean KL to the base, nats")
+      ->check(gate)
+      ->check(check_number);
+  prove->add_option("--min-speedup", o.min_speedup, "gate: of decode, against the base")
+      ->check(gate)
+      ->check(check_number);
+  prove->add_option("--max-bytes", o.max_bytes, "gate: bytes of the weights")
+      ->check(gate)
+      ->check(check_number);
+  prove->add_option("--proof", o.proof, "keep the proof in FILE (default: OUT/pare_proof.json)");
+  add_common(*prove, f);
+  add_tokenizer(*prove, f);
+}
+
+void define_runs(CLI::App& app, Commands& c, Flags& f) {
+  using Action = RunsOptions::Action;
+  RunsOptions& o = c.runs;
+  CLI::App* runs = app.add_subcommand("runs", "Past runs: listed, compared, held to predictions");
+  runs->require_subcommand(0, 1);
+  const auto sub = [&](const char* name, const char* help, Action action) {
+    CLI::App* one = runs->add_subcommand(name, help);
+    one->callback([&o, action] { o.action = action; });
+    return one;
+  };
+  const auto count = CLI::Range(i64{1}, i64{1} << 53);
+  const auto model = [&](CLI::App* one) {
+    one->add_option("--model", o.model, "runs whose model's path holds this, or of this identity");
+  };
+  runs->add_option("--limit", o.limit, "the newest N (default: 20)")->check(count);
+  model(runs);
+  add_output(*runs, f);
+  CLI::App* show = sub("show", "All of one run", Action::show);
+  CLI::App* compare = sub("compare", "Two runs side by side", Action::compare);
+  CLI::App* errors = sub("errors", "How well predictions held on this machine", Action::errors);
+  CLI::App* remove = sub("remove", "Forget a run", Action::remove);
+  CLI::App* lines = sub("export", "All runs, one JSON object a line", Action::to_lines);
+  for (CLI::App* one : {show, compare, remove})
+    one->add_option("id", o.id, "number of the run")->required()->check(count);
+  compare->add_option("other", o.other, "number of the other run")->required()->check(count);
+  errors->add_option("--threads", f.common.threads, "only runs with N threads")
+      ->check(CLI::Range(1, 1024));
+  model(lines);
+  for (CLI::App* one : {show, compare, errors, remove}) add_output(*one, f);
+}
+
 void dispatch(CLI::App& app, const Commands& c, const CommonOptions& common, const Output& out) {
   const std::string name = app.get_subcommands().front()->get_name();
   if (name == "show")
@@ -423,6 +490,10 @@ void dispatch(CLI::App& app, const Commands& c, const CommonOptions& common, con
     command_roof(c.roof, common, out);
   else if (name == "compare")
     command_compare(c.compare, common, out);
+  else if (name == "prove")
+    command_prove(c.prove, common, out);
+  else if (name == "runs")
+    command_runs(c.runs, common, out);
   else
     command_random(c.random, common, out);
 }
@@ -500,7 +571,7 @@ void install_signals() {
 int report(const Error& e, const Output& out) {
   const std::string text = error_text(e, out.log);
   std::fwrite(text.data(), 1, text.size(), stderr);
-  if (out.json) {
+  if (out.json && !out.answered) {
     const std::string line = error_json(e).dump() + "\n";
     std::fwrite(line.data(), 1, line.size(), stdout);
     std::fflush(stdout);
@@ -526,6 +597,8 @@ int run_app(int argc, char** argv) {
   define_export(app, commands, flags);
   define_choose(app, commands, flags);
   define_measure(app, commands, flags);
+  define_prove(app, commands, flags);
+  define_runs(app, commands, flags);
   for (CLI::App* sub : app.get_subcommands({})) {
     const auto it = examples.find(sub->get_name());
     if (it != examples.end()) sub->footer(std::string("Examples:\n") + it->second);

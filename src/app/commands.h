@@ -102,6 +102,17 @@ struct CompareOptions {
   Protocol protocol;
   SpeedOptions speed;
 };
+struct ProveOptions {
+  std::string base, out, text, recipe, proof;
+  Protocol protocol;
+  SpeedOptions speed{0, 0, 1, 0, 5};  // 0: as the models allow
+  std::optional<double> max_kl, min_speedup, max_bytes;
+};
+struct RunsOptions {
+  enum class Action { list, show, compare, errors, remove, to_lines } action = Action::list;
+  i64 id = 0, other = 0, limit = 20;
+  std::string model;
+};
 struct RandomOptions {
   std::string like, out, weights = "bf16";
   std::uint64_t seed = 0;
@@ -122,6 +133,8 @@ void command_eval(const EvalOptions&, const CommonOptions&, const Output&);
 void command_bench(const BenchOptions&, const CommonOptions&, const Output&);
 void command_roof(const RoofOptions&, const CommonOptions&, const Output&);
 void command_compare(const CompareOptions&, const CommonOptions&, const Output&);
+void command_prove(const ProveOptions&, const CommonOptions&, const Output&);
+void command_runs(const RunsOptions&, const CommonOptions&, const Output&);
 void command_random(const RandomOptions&, const CommonOptions&, const Output&);
 
 std::string export_formats();  // the formats of `pare export`, for --help

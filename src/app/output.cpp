@@ -44,6 +44,7 @@ void Output::result(std::string_view command, const Json& result) const {
       {{"tool", Json("pare")}, {"version", Json(PARE_VERSION)}, {"command", Json(command)}});
   for (const Json::Member& member : result.as_object()) whole.set(member.first, member.second);
   text(whole.dump() + "\n");
+  answered = true;
 }
 
 std::string Table::text(bool all_left) const {

@@ -14,6 +14,7 @@ namespace pare {
 struct Output {
   Log log;
   bool json = false;
+  mutable bool answered = false;  // a result was printed, so stdout is complete
 
   // Writes to stdout and flushes. A closed pipe ends the program quietly; a full disk is an Error.
   void text(std::string_view) const;

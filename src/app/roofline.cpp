@@ -115,4 +115,16 @@ double peak_flops(const Roof& roof, bool integer_activations) {
   return best > 0 ? best : 1;
 }
 
+bool integer_activations(const Spec& spec) {
+  return std::any_of(spec.blocks.begin(), spec.blocks.end(), [](const Block& b) {
+    return b.attn.q.activation.per != Activation::Per::none &&
+           info(b.attn.q.activation.code).integer;
+  });
+}
+
+Shares shares_of(const SpeedResult& speed, const Roof& roof, const Spec& spec) {
+  return {speed.read_bytes_per_second / roof.read_bytes_per_second,
+          speed.prefill_flops_per_second / peak_flops(roof, integer_activations(spec))};
+}
+
 }  // namespace pare

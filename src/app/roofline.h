@@ -7,6 +7,8 @@
 #include "app/output.h"
 #include "base/pool.h"
 #include "kernel/roof.h"
+#include "model/spec.h"
+#include "probe/speed.h"
 
 namespace pare {
 
@@ -24,5 +26,12 @@ Roof measure_and_remember(Pool& pool, double seconds, const Log& log);
 
 // Peak of the unit that executes a product: "int8" for integer activations, else "f32"; FLOP/s.
 double peak_flops(const Roof&, bool integer_activations);
+
+// What was reached of the measured bandwidth by decode (MBU) and of the peak by prefill (MFU).
+struct Shares {
+  double mbu = 0, mfu = 0;
+};
+Shares shares_of(const SpeedResult&, const Roof&, const Spec&);
+bool integer_activations(const Spec&);
 
 }  // namespace pare

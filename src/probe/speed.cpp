@@ -62,35 +62,26 @@ Round run_round(Engine& engine, const SpeedOptions& o, Random& random) {
   return round;
 }
 
-}  // namespace
-
-SpeedResult measure_speed(Engine& engine, SpeedOptions o, const Log& log) {
-  o.context = std::max(o.context, o.prompt);
-  const i64 positions = engine.spec().max_positions;
-  if (o.prompt < 1 || o.generate < 1 || o.batch < 1 || o.repeats < 1 ||
-      o.context + o.generate > positions)
-    fail(Exit::usage, "SPD-001", "prompt, context and generation do not suit the model",
-         {{"found", fmt::format("prompt {}, context {}, generation {}, batch {}", o.prompt,
-                                o.context, o.generate, o.batch)},
-          {"need", fmt::format("at least 1 each, and at most {} positions", positions)}});
-  Random random(1);
-  Progress progress(log, "bench", o.repeats + 1, "rounds");
-  const i64 warm = std::min<i64>(o.prompt, 32);
-  run_round(engine, {warm, std::min<i64>(o.generate, 4), o.batch, warm, 1}, random);
-  progress.add(1);
-  std::vector<double> prefill, decode;
-  for (int r = 0; r < o.repeats; r++) {
-    const Round round = run_round(engine, o, random);
+struct Rounds {
+  std::vector<double> prefill, decode;  // seconds: of one prefill; of one step, mean of a round
+  void add(const Round& round) {
     prefill.push_back(round.prefill);
     double sum = 0;
     for (double s : round.steps) sum += s;
     decode.push_back(sum / static_cast<double>(round.steps.size()));
-    progress.add(1);
   }
+};
+
+void warm_up(Engine& engine, const SpeedOptions& o, Random& random) {
+  const i64 warm = std::min<i64>(o.prompt, 32);
+  run_round(engine, {warm, std::min<i64>(o.generate, 4), o.batch, warm, 1}, random);
+}
+
+SpeedResult result_of(Engine& engine, const SpeedOptions& o, const Rounds& rounds) {
   SpeedResult result;
   result.options = o;
-  result.prefill = summarize(prefill);
-  result.decode = summarize(decode);
+  result.prefill = summarize(rounds.prefill);
+  result.decode = summarize(rounds.decode);
   const double batch = static_cast<double>(o.batch);
   result.prefill_tokens_per_second = batch * static_cast<double>(o.prompt) / result.prefill.median;
   result.decode_tokens_per_second = batch / result.decode.median;
@@ -102,6 +93,60 @@ SpeedResult measure_speed(Engine& engine, SpeedOptions o, const Log& log) {
   result.prefill_flops_per_second =
       batch * engine.flops_per_step(o.prompt, 0) / result.prefill.median;
   return result;
+}
+
+Timing ratios(const std::vector<double>& base, const std::vector<double>& out) {
+  std::vector<double> ratio;
+  for (std::size_t i = 0; i < base.size(); i++) ratio.push_back(base[i] / out[i]);
+  return summarize(std::move(ratio));
+}
+
+}  // namespace
+
+SpeedOptions checked(SpeedOptions o, i64 positions) {
+  o.context = std::max(o.context, o.prompt);
+  if (o.prompt < 1 || o.generate < 1 || o.batch < 1 || o.repeats < 1 ||
+      o.context + o.generate > positions)
+    fail(Exit::usage, "SPD-001", "prompt, context and generation do not suit the model",
+         {{"found", fmt::format("prompt {}, context {}, generation {}, batch {}", o.prompt,
+                                o.context, o.generate, o.batch)},
+          {"need", fmt::format("at least 1 each, and at most {} positions", positions)}});
+  return o;
+}
+
+SpeedResult measure_speed(Engine& engine, SpeedOptions options, const Log& log) {
+  const SpeedOptions o = checked(options, engine.spec().max_positions);
+  Random random(1);
+  Progress progress(log, "bench", o.repeats + 1, "rounds");
+  warm_up(engine, o, random);
+  progress.add(1);
+  Rounds rounds;
+  for (int r = 0; r < o.repeats; r++) {
+    rounds.add(run_round(engine, o, random));
+    progress.add(1);
+  }
+  return result_of(engine, o, rounds);
+}
+
+SpeedPair measure_speeds(Engine& base, Engine& out, SpeedOptions options, const Log& log) {
+  PARE_CHECK(base.spec().vocab == out.spec().vocab);
+  const SpeedOptions o =
+      checked(options, std::min(base.spec().max_positions, out.spec().max_positions));
+  Engine* const engines[2] = {&base, &out};
+  Random randoms[2] = {Random(1), Random(1)};
+  Rounds rounds[2];
+  Progress progress(log, "speed", 2 * (o.repeats + 1), "rounds");
+  for (int r = -1; r < o.repeats; r++)
+    for (int k = 0; k < 2; k++) {
+      const int which = r % 2 == 0 ? k : 1 - k;
+      if (r < 0)
+        warm_up(*engines[which], o, randoms[which]);
+      else
+        rounds[which].add(run_round(*engines[which], o, randoms[which]));
+      progress.add(1);
+    }
+  return {result_of(base, o, rounds[0]), result_of(out, o, rounds[1]),
+          ratios(rounds[0].prefill, rounds[1].prefill), ratios(rounds[0].decode, rounds[1].decode)};
 }
 
 }  // namespace pare

@@ -32,8 +32,20 @@ struct SpeedResult {
   double prefill_flops_per_second = 0;    // reached by prefill
 };
 
+// The options with a context of at least the prompt. Error SPD-001: not at least 1 each, or prompt
+// and generation exceed the positions.
+SpeedOptions checked(SpeedOptions, i64 positions);
+
 // Random token ids (seeded); the engine's own counts of bytes and operations. Error SPD-001 when
 // prompt and generation exceed the model's positions.
 SpeedResult measure_speed(Engine&, SpeedOptions, const Log&);
+
+// Two engines in alternating rounds, the order turned each time, on the same tokens: a machine that
+// is busy for a while is busy for both. A speedup is the ratio of the times of one round.
+struct SpeedPair {
+  SpeedResult base, out;
+  Timing prefill_speedup, decode_speedup;  // base / out; of the rounds
+};
+SpeedPair measure_speeds(Engine& base, Engine& out, SpeedOptions, const Log&);
 
 }  // namespace pare

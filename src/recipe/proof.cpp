@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <cmath>
+#include <ctime>
 
 #include "file/io.h"
 
@@ -178,14 +179,26 @@ const ProofRow* find_row(const Proof& p, std::string_view metric) {
   return nullptr;
 }
 
-void keep_proof(const Proof& p, const fs::path& folder) {
-  const fs::path target = folder / proof_name;
-  const fs::path part = folder / fmt::format(".{}.{}", proof_name, getpid());
+std::string utc_now() {
+  const std::time_t now = std::time(nullptr);
+  std::tm parts = {};
+  gmtime_r(&now, &parts);
+  char text[32];
+  const std::size_t n = std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
+  return {text, n};
+}
+
+void keep_proof(const Proof& p, const fs::path& folder) { write_proof(p, folder / proof_name); }
+
+void write_proof(const Proof& p, const fs::path& target) {
+  const fs::path folder = target.has_parent_path() ? target.parent_path() : fs::path(".");
+  const fs::path part = folder / fmt::format(".{}.{}", target.filename().string(), getpid());
   std::error_code status, ignored;
   const auto refuse = [&](const std::string& reason) {
     fs::remove(part, ignored);
-    fail(Exit::resources, "PF-003", "the proof cannot be kept beside the model",
-         {{"file", target.string()}, {"found", reason}}, "make the folder writable");
+    fail(Exit::resources, "PF-003", "the proof cannot be kept",
+         {{"file", target.string()}, {"found", reason}},
+         "make the folder writable, or keep the proof elsewhere with --proof FILE");
   };
   try {
     write_file(part, to_json(p).dump(2) + "\n");

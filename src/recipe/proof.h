@@ -64,9 +64,12 @@ Proof parse_proof(const Json&, const std::string& source);
 // The row of a metric, or null.
 const ProofRow* find_row(const Proof&, std::string_view metric);
 
+std::string utc_now();  // "2026-11-26T23:59:59Z"
+
 constexpr const char* proof_name = "pare_proof.json";
 // Replaces the folder's proof; a reader sees the old one or the new one, whole. Error PF-003.
 void keep_proof(const Proof&, const std::filesystem::path& folder);
+void write_proof(const Proof&, const std::filesystem::path& file);  // the same, under any name
 // The folder's proof; none when it holds no such file.
 std::optional<Proof> read_proof(const std::filesystem::path& folder);
 
