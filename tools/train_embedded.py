@@ -19,8 +19,9 @@ documents separated by a line <|endoftext|>) and manifest.tsv. Steps:
   4. The weights, rounded to bfloat16, are measured, written as a Hugging Face Llama checkpoint with
      its model card and credits, and read back with Transformers: logits must agree within 1e-4.
 
-`--shape 512 1536 6 8 4` gives the 20 million parameters of the quality tables (docs/results); it is too
-large for the repository and is trained again by whoever wants it.
+`--shape 512 1536 6 8 4 --grow models/pare-tales` gives the 20 million parameters of the quality tables
+(docs/results), grown from the embedded model; it is too large for the repository and is trained
+again by whoever wants it.
 
 The work folder keeps the ids and a checkpoint every five minutes; the same command resumes, and
 after the end of a run it only measures and exports again. To end a run early create a file FINISH
@@ -300,6 +301,67 @@ def round_to_bf16(model):
             p.copy_(p.bfloat16().float())
 
 
+# ---- growing -------------------------------------------------------------------------------------
+
+
+def split_inputs(w, rng):
+    """(out, in) -> (out, 2 in): W x = A x + B x with A + B = W, drawn unlike so that both learn."""
+    share = 0.5 + 0.1 * torch.randn(w.shape, generator=rng)
+    return torch.cat((w * share, w * (1 - share)), dim=1)
+
+
+def grow_heads(w, heads, zeros, rng):
+    """Rows of q or k for heads twice as wide: frequency i of the small head is frequency 2 i of the
+    large one, the odd frequencies begin near zero."""
+    small = w.shape[0] // heads
+    wide = torch.randn(heads, 2, small, w.shape[1], generator=rng) * zeros
+    wide[:, :, ::2] = w.view(heads, 2, small // 2, w.shape[1])
+    return wide.reshape(2 * w.shape[0], w.shape[1])
+
+
+@torch.no_grad()
+def grow(model, folder, seed):
+    """Starts from a smaller trained model of half the widths, the same heads and at most as many
+    layers: wide activations are the small ones twice, added layers add nothing at first (Net2Net,
+    Chen, Goodfellow and Shlens 2016, arXiv:1511.05641)."""
+    from safetensors.torch import load_file
+
+    small = {k: v.float() for k, v in load_file(str(folder / "model.safetensors")).items()}
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["hidden_size"], config["intermediate_size"]) == (DIM // 2, INNER // 2)
+    assert (config["num_attention_heads"], config["num_key_value_heads"]) == (HEADS, KV_HEADS)
+    rng = torch.Generator().manual_seed(seed)
+    twice = lambda w: torch.cat((w, w), dim=0)
+    model.embed.weight.copy_(twice(small["model.embed_tokens.weight"].T).T)
+    model.norm.copy_(twice(small["model.norm.weight"]) / 2)  # the head adds up both halves
+    for i, block in enumerate(model.blocks):
+        if i >= config["num_hidden_layers"]:
+            block.o_proj.weight.mul_(0.01)
+            block.down_proj.weight.mul_(0.01)
+            continue
+        at = f"model.layers.{i}."
+        block.input_layernorm.copy_(twice(small[at + "input_layernorm.weight"]))
+        block.post_attention_layernorm.copy_(twice(small[at + "post_attention_layernorm.weight"]))
+        part = {n: small[f"{at}self_attn.{n}.weight"] for n in ("q_proj", "k_proj", "v_proj", "o_proj")}
+        # Scores are divided by the root of a head size twice as large.
+        block.q_proj.weight.copy_(split_inputs(
+            grow_heads(part["q_proj"], HEADS, 0.02, rng) * math.sqrt(2), rng))
+        block.k_proj.weight.copy_(split_inputs(
+            grow_heads(part["k_proj"], KV_HEADS, 0.02, rng), rng))
+        v = part["v_proj"].view(KV_HEADS, HEAD_DIM // 2, -1)
+        block.v_proj.weight.copy_(split_inputs(
+            torch.cat((v, v), dim=1).reshape(KV_HEADS * HEAD_DIM, -1), rng))
+        o = part["o_proj"].view(DIM // 2, HEADS, HEAD_DIM // 2)
+        share = 0.5 + 0.1 * torch.randn(o.shape, generator=rng)
+        wide = torch.cat((o * share, o * (1 - share)), dim=2).reshape(DIM // 2, DIM)
+        block.o_proj.weight.copy_(twice(wide))
+        for name in ("gate_proj", "up_proj"):
+            w = twice(small[f"{at}mlp.{name}.weight"])
+            getattr(block, name).weight.copy_(split_inputs(w, rng))
+        w = split_inputs(small[f"{at}mlp.down_proj.weight"], rng)
+        block.down_proj.weight.copy_(twice(w))
+
+
 def tensors_of(model):
     tensors = {"model.embed_tokens.weight": model.embed.weight, "model.norm.weight": model.norm}
     for i, block in enumerate(model.blocks):
@@ -459,7 +521,8 @@ def write_card(args, model, state, counts, result, sample):
     quoted = "\n".join(("> " + line).rstrip() for line in sample.replace(END, "").splitlines())
     card = CARD.format(
         name=args.out.name, out=args.out if args.shape is None else "OUT",
-        shape="" if args.shape is None else " --shape " + " ".join(map(str, args.shape)),
+        shape=("" if args.shape is None else " --shape " + " ".join(map(str, args.shape)))
+        + (f" --grow {args.grow}" if args.grow else ""),
         parameters=sum(p.numel() for p in model.parameters()), layers=LAYERS, dim=DIM, inner=INNER,
         heads=HEADS, kv_heads=KV_HEADS, head_dim=HEAD_DIM, vocab=VOCAB, end=END, context=CONTEXT,
         minutes=args.minutes, steps=state["step"], batch=args.batch,
@@ -480,6 +543,8 @@ def parse_arguments():
     parser.add_argument("--minutes", type=float, default=75, help="wall time of the training")
     parser.add_argument("--shape", type=int, nargs=5, metavar=("DIM", "INNER", "LAYERS", "HEADS", "KV"),
                         help="another size of model; the default is that of the embedded one")
+    parser.add_argument("--grow", type=pathlib.Path, metavar="MODEL",
+                        help="start from a trained model of half the widths")
     parser.add_argument("--batch", type=int, default=16, help="rows of a step")
     parser.add_argument("--lr", type=float, default=3e-3, help="peak learning rate")
     parser.add_argument("--tale-share", type=float,
@@ -506,6 +571,9 @@ def main():
     counts = [len(s) for s in sources]
     print(f"parameters {sum(p.numel() for p in model.parameters())}, training tokens {counts}, "
           f"valid {len(valid)}", flush=True)
+    if args.grow:
+        grow(model, args.grow, args.seed)
+        print(f"grown from {args.grow}: valid {evaluate(model, valid, 40)[0]:.4f}", flush=True)
     state = train(args, model, sources, valid)
     model.eval()
     round_to_bf16(model)

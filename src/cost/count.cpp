@@ -175,21 +175,40 @@ class Lister {
     const double heads = real(a.heads), qk = real(a.qk_dim), v = real(a.v_dim);
     const double rank = real(a.kv_rank), rope = real(a.rope.dims), batch = real(load_.batch);
     const double expand = heads * rank * (qk - rope + v);
-    const i64 keys = visible_positions(a, load_.context + load_.tokens - 1);
+    Attention any = a;  // what some query of the pass sees
+    if (a.window > 0) any.window += load_.tokens - 1;
+    i64 keys = visible_positions(any, load_.context + load_.tokens - 1);
+    // A long step leaves the engine's ring as it is: one row too many is expanded.
+    if (load_.packed && a.window > 0 && load_.tokens > 1)
+      keys = std::min(load_.context, a.window + a.sinks) + load_.tokens;
     const bool absorbs = (!load_.packed || (bare(lender.k) && bare(lender.v))) &&
                          absorbed_is_cheaper(a, load_.tokens, keys);
-    const double adds = absorbs ? real(load_.tokens) * expand + heads * pairs * (2 * rank + rope)
-                                : real(keys) * expand + heads * pairs * (qk + v);
-    op.flops = 2 * batch * adds;
-    // The engine cuts both projections head by head, and turns those of keys round to absorb.
     const i64 nope = a.qk_dim - a.rope.dims;
+    const Linear k = head_of(lender.k, nope), v_head = head_of(lender.v, a.v_dim);
+    const double of_keys = load_.packed ? heads * (multiply_adds(k) + multiply_adds(v_head))
+                                        : multiply_adds(lender.k) + multiply_adds(lender.v);
+    const double adds = absorbs ? real(load_.tokens) * expand + heads * pairs * (2 * rank + rope)
+                                : real(keys) * of_keys + heads * pairs * (qk + v);
+    op.flops = 2 * batch * adds;
+    // The engine cuts both projections head by head, turns those of keys round to absorb, and goes
+    // through them once for each sequence to materialise.
     if (!load_.packed)
       op.weight_bytes = bytes_of(lender.k) + bytes_of(lender.v);
+    else if (absorbs)
+      op.weight_bytes = heads * (bytes_of(lender.k.scheme, a.kv_rank, nope) + bytes_of(v_head));
     else
-      op.weight_bytes = heads * (absorbs ? bytes_of(lender.k.scheme, a.kv_rank, nope)
-                                         : bytes_of(lender.k.scheme, nope, a.kv_rank)) +
-                        heads * bytes_of(lender.v.scheme, a.v_dim, a.kv_rank);
+      op.weight_bytes = batch * heads * (bytes_of(k) + bytes_of(v_head)) +
+                        (heads - 1) * 4 * (input_vectors(k) + input_vectors(v_head));
     op.scheme = lender.k.scheme;
+  }
+  static Linear head_of(Linear l, i64 out) {
+    l.out = out;
+    return l;
+  }
+  // Numbers that a site keeps for its input, once for each head here.
+  static double input_vectors(const Linear& l) {
+    return real((l.permuted ? l.in : 0) + (l.input_scaled ? l.in : 0) + l.outliers +
+                (l.activation.is_static ? 1 : 0));
   }
   static bool bare(const Linear& l) {
     return l.rank == 0 && l.outliers == 0 && !l.permuted && !l.input_scaled && l.rotation == 0 &&
@@ -224,8 +243,16 @@ class Lister {
     Operation& op = add("vectors", Section::norms);
     const double each = load_.packed || bits(spec_.embed.code) > 16 ? 4 : 2;
     for (const Slot& slot : slots(spec_))
-      if (slot.vector) op.weight_bytes += each * real(slot.shape[0]);
+      if (slot.vector && !unused(slot)) op.weight_bytes += each * real(slot.shape[0]);
     op.rows = rows();
+  }
+
+  // Blocks that share a cache make no keys to normalise.
+  bool unused(const Slot& slot) const {
+    return slot.block >= 0 &&
+           spec_.blocks[static_cast<std::size_t>(slot.block)].attn.kv_from >= 0 &&
+           (slot.name.find("kv_down_norm") != std::string::npos ||
+            slot.name.find("k_norm") != std::string::npos);
   }
 
   static constexpr Code companion_ = Code::f32;

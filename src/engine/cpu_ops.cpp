@@ -93,15 +93,6 @@ Array take_columns(Matrix<float> z, std::span<const std::int32_t> which, Buffers
   return apart;
 }
 
-void multiply(const PackedLinear& product, Matrix<const float> x, Matrix<float> y, Pool* pool) {
-  const double work =
-      static_cast<double>(x.rows) * static_cast<double>(x.cols) * static_cast<double>(y.cols);
-  if (pool != nullptr && work >= worth_threads)
-    product.apply(x, y, *pool);
-  else
-    product.apply(x, y);
-}
-
 // The input as a kernel needs it: scaled, rotated, permuted. (tokens, in)
 Array condition(const CpuOps::Linear& site, Matrix<const float> x, Buffers& buffers) {
   Array z = buffers.take(x.rows, x.cols);
@@ -126,6 +117,17 @@ CpuOps::CpuOps(const Net& net, Pool& pool, unsigned isa)
     if (!rope_depends_on_length(net.ropes[i]))
       ropes_[i].frequencies = rope_frequencies(net.ropes[i], net.spec.max_positions);
   for (int t = 0; t < pool.threads(); t++) thread_buffers_.push_back(std::make_unique<Buffers>());
+}
+
+void CpuOps::multiply(const PackedLinear& product, Matrix<const float> x, Matrix<float> y,
+                      Pool* pool) const {
+  if (tally_ != nullptr) tally_->product(product, x.rows);
+  const double work =
+      static_cast<double>(x.rows) * static_cast<double>(x.cols) * static_cast<double>(y.cols);
+  if (pool != nullptr && work >= worth_threads)
+    product.apply(x, y, *pool);
+  else
+    product.apply(x, y);
 }
 
 template <class Work>
@@ -168,6 +170,9 @@ void CpuOps::begin(const Chunk& chunk) {
 Array CpuOps::embed() {
   const i64 dim = net_.spec.dim;
   Array x = buffers_.take(chunk_->rows(), dim);
+  if (tally_ != nullptr)
+    tally_->weight_bytes += chunk_->rows() * (stored_bytes(net_.embed.scheme, 1, dim) +
+                                              (net_.positions.empty() ? 0 : 4 * dim));
   for (const Piece& piece : chunk_->pieces)
     rows(piece.count, 8 * dim, [&](i64 t) {
       float* row = x.view().row(piece.row + t);
@@ -189,6 +194,10 @@ Array CpuOps::copy(Matrix<const float> from) {
 
 void CpuOps::normalise(const NormSite& site, Matrix<float> x, Matrix<float> y, const Part& part) {
   PARE_CHECK(static_cast<i64>(site.weight.size()) == part.width);
+  if (tally_ != nullptr) {
+    tally_->vector(site.weight.data(), 4 * static_cast<i64>(site.weight.size()));
+    tally_->vector(site.bias.data(), 4 * static_cast<i64>(site.bias.size()));
+  }
   const i64 step = x.cols / part.heads;
   const float* bias = site.bias.empty() ? nullptr : site.bias.data();
   const float plus = site.spec->plus_one ? 1 : 0;
@@ -215,7 +224,19 @@ Array CpuOps::norm_part(const NormSite& site, Array x, const Part& part) {
   return x;
 }
 
+// All that a site holds beside its matrices.
+void CpuOps::count_vectors(const Linear& site) const {
+  if (tally_ == nullptr) return;
+  const auto add = [&](const auto& v) { tally_->vector(v.data(), 4 * static_cast<i64>(v.size())); };
+  add(site.bias);
+  add(site.input_scale);
+  add(site.permutation);
+  add(site.outlier_index);
+  if (site.spec->activation.is_static) tally_->vector(&site.static_scale, 4);
+}
+
 Array CpuOps::linear(const Linear& site, const Array& x) {
+  count_vectors(site);
   Array y = buffers_.take(x.rows(), site.out);
   apply(site, x.view(), y.view(), &pool_, buffers_);
   return y;
@@ -266,8 +287,24 @@ Array CpuOps::rope(const Block& block, Array x, const Part& part) {
   return x;
 }
 
+// Rows that are packed at once; those that wait are not counted.
+void CpuOps::count_writes(const Block& block, bool values) const {
+  if (tally_ == nullptr) return;
+  const Attention& a = block.spec->attn;
+  for (const Piece& piece : chunk_->pieces) {
+    const KvScheme& kv = piece.cache->scheme;
+    if (kv.waits()) continue;
+    const auto row = [](const KvPart& part, i64 width) {
+      return kv_row_bytes(part, width) + kv_parameter_bytes(part, width);
+    };
+    const i64 bytes = row(kv.keys, kv_key_width(a)) + (values ? row(kv.values, a.v_dim) : 0);
+    tally_->kv_write_bytes += piece.count * kv_heads_stored(a) * bytes;
+  }
+}
+
 // Appends this step's keys and values (v null: latent rows) to the caches.
 void CpuOps::store(const Block& block, const Array& k, const Array* v) {
+  count_writes(block, v != nullptr);
   const Attention& a = block.spec->attn;
   for (const Piece& piece : chunk_->pieces) {
     KvStore& to = store_of(piece, block.store);
@@ -287,6 +324,8 @@ void CpuOps::store(const Block& block, const Array& k, const Array* v) {
 
 // Runs calls_, their items shared out over the threads.
 void CpuOps::run_calls() {
+  if (tally_ != nullptr)
+    for (const AttendCall& call : calls_) tally_->attention(call);
   i64 total = 0;
   double work = 0;
   for (const AttendCall& call : calls_) {
@@ -317,6 +356,8 @@ void CpuOps::commit(const Block& block) {
 Array CpuOps::attend(const Block& block, const Array& q, const Array* k, const Array* v) {
   const Attention& a = block.spec->attn;
   if (k != nullptr) store(block, *k, v);
+  if (tally_ != nullptr)
+    tally_->vector(block.sink_logits.data(), 4 * static_cast<i64>(block.sink_logits.size()));
   calls_.clear();
   Array mix = buffers_.take(q.rows(), a.heads * a.v_dim);
   for (const Piece& piece : chunk_->pieces) {
@@ -327,6 +368,7 @@ Array CpuOps::attend(const Block& block, const Array& q, const Array* k, const A
     call.q = row_range(q.view(), piece.row, piece.count);
     call.out = row_range(mix.view(), piece.row, piece.count);
     store_of(piece, block.store).segments(call.segments);
+    if (tally_ != nullptr) tally_->cache(call, a.kv_heads, true);
     calls_.push_back(std::move(call));
   }
   run_calls();
@@ -339,6 +381,8 @@ Array CpuOps::attend_latent(const Block& block, const Array& q, const Array* lat
   // A block that shares another's latents has no projections of its own: it uses the lender's.
   const Block& lender = net_.blocks[static_cast<std::size_t>(block.store)];
   if (latent != nullptr) store(block, *latent, nullptr);
+  if (tally_ != nullptr)
+    tally_->vector(block.sink_logits.data(), 4 * static_cast<i64>(block.sink_logits.size()));
   Array mix = buffers_.take(q.rows(), a.heads * a.v_dim);
   const std::span<const Piece> pieces = chunk_->pieces;
   const auto absorb = [&](const Piece& piece) {
@@ -372,8 +416,8 @@ void CpuOps::attend_absorbed(const Block& block, const Block& lender, const Arra
   rows(a.heads, count * a.kv_rank * nope, [&](i64 h) {
     const Matrix<float> from = columns(queries, h * a.qk_dim, a.qk_dim);
     const Matrix<float> to = columns(wide.view(), h * width, width);
-    lender.k_absorbed[static_cast<std::size_t>(h)].apply(columns(from, 0, nope),
-                                                         columns(to, 0, a.kv_rank));
+    multiply(lender.k_absorbed[static_cast<std::size_t>(h)], columns(from, 0, nope),
+             columns(to, 0, a.kv_rank), nullptr);
     for (i64 t = 0; t < count; t++)
       std::copy_n(from.row(t) + nope, a.rope.dims, to.row(t) + a.kv_rank);
   });
@@ -386,12 +430,14 @@ void CpuOps::attend_absorbed(const Block& block, const Block& lender, const Arra
     call.q = row_range(wide.view(), piece.row - row0, piece.count);
     call.out = row_range(latent.view(), piece.row - row0, piece.count);
     store_of(piece, block.store).segments(call.segments);
+    if (tally_ != nullptr) tally_->cache(call, 1, false);
     calls_.push_back(std::move(call));
   }
   run_calls();
   rows(a.heads, count * a.kv_rank * a.v_dim, [&](i64 h) {
-    lender.v_heads[static_cast<std::size_t>(h)].product.apply(
-        columns(latent.view(), h * a.kv_rank, a.kv_rank), columns(out, h * a.v_dim, a.v_dim));
+    multiply(lender.v_heads[static_cast<std::size_t>(h)].product,
+             columns(latent.view(), h * a.kv_rank, a.kv_rank), columns(out, h * a.v_dim, a.v_dim),
+             nullptr);
   });
 }
 
@@ -402,6 +448,14 @@ void CpuOps::attend_materialised(const Block& block, const Block& lender, const 
   std::vector<KvSegment> stored;
   store_of(piece, block.store).segments(stored);
   const i64 keys = rows_of(stored), nope = a.qk_dim - a.rope.dims;
+  if (tally_ != nullptr) {
+    AttendCall call = call_for(block, piece);
+    call.q = row_range(q.view(), piece.row, piece.count);
+    call.segments = stored;
+    tally_->cache(call, 1, false);
+    for (const auto* heads : {&lender.k_heads, &lender.v_heads})
+      for (const Linear& head : *heads) count_vectors(head);
+  }
   const Array cached = buffers_.take(keys, a.kv_rank + a.rope.dims);
   i64 row0 = 0;
   for (const KvSegment& s : stored) {
@@ -431,6 +485,7 @@ void CpuOps::attend_materialised(const Block& block, const Block& lender, const 
       call.segments.push_back(s);
       row += s.count;
     }
+    if (tally_ != nullptr) tally_->attention(call);
     pare::attend(call, 0, attend_items(call), isa_);
   };
   const double work = static_cast<double>(a.heads * keys) * static_cast<double>(a.kv_rank) *

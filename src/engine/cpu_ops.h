@@ -5,6 +5,7 @@
 
 #include "engine/buffers.h"
 #include "engine/forward.h"
+#include "engine/tally.h"
 #include "kernel/ops.h"
 
 namespace pare {
@@ -18,6 +19,7 @@ class CpuOps {
 
   CpuOps(const Net&, Pool&, unsigned isa);
   void begin(const Chunk&);  // must live until the pass is over
+  void count(Tally* tally) { tally_ = tally; }
 
   Array embed();
   Array copy(Matrix<const float>);  // an Array of what lies elsewhere
@@ -50,7 +52,12 @@ class CpuOps {
   template <class Work>
   void rows(i64 count, i64 floats_each, const Work& work);
 
+  void multiply(const PackedLinear&, Matrix<const float> x, Matrix<float> y, Pool*) const;
+  void count_vectors(const Linear&) const;
+  void count_writes(const Block&, bool values) const;
+
   const Net& net_;
+  Tally* tally_ = nullptr;
   Pool& pool_;
   unsigned isa_;
   const VectorOps& vector_;

@@ -201,6 +201,12 @@ Matrix<const float> Engine::step(std::span<const Input> inputs, Want want, const
   return {m.logits.data(), static_cast<i64>(m.logits.size()) / vocab, vocab};
 }
 
+void Engine::count(Tally* tally) {
+  auto* fast = std::get_if<Machine<CpuOps>>(&impl_->machine);
+  PARE_CHECK(fast != nullptr);
+  fast->ops.count(tally);
+}
+
 i64 Engine::weight_bytes_per_step(i64 batch) const {
   const Spec& s = spec();
   i64 bytes = vector_bytes(s) + batch * stored_bytes(s.embed, 1, s.dim);

@@ -48,6 +48,8 @@ struct Tap {
   std::function<void(const std::string& stage, Matrix<const float> x)> stage;
 };
 
+struct Tally;  // engine/tally.h
+
 class Engine {
  public:
   // Packs one weight at a time. The pool must outlive the engine. Errors: EN-007 a scheme
@@ -66,6 +68,10 @@ class Engine {
   // call. Errors, before anything has changed: EN-001 a token outside the vocabulary, EN-002 a
   // cache that is full, EN-005 an input without tokens or a cache whose last step was cut short.
   Matrix<const float> step(std::span<const Input>, Want, const Tap* = nullptr);
+
+  // Steps from now on add to the tally what they multiply and read (null: no more). Not of the
+  // reference.
+  void count(Tally*);
 
   // What one decode step of `batch` sequences reads from memory: weights by the packed layouts
   // chosen, and of each cache of `context` positions the rows that are visible.
