@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "app/commands.h"
+#include "app/forecast.h"
 #include "app/record.h"
 #include "app/roofline.h"
 #include "file/io.h"
@@ -26,7 +27,8 @@ Json kernels_json(const Engine& engine, i64 batch) {
 }
 
 void record_bench(const BenchOptions& o, const Model& model, const Engine& engine,
-                  const SpeedResult& r, const Shares& shares, int threads, const Log& log) {
+                  const SpeedResult& r, const Shares& shares, const Roof& roof, int threads,
+                  const Log& log) {
   if (ledger_path().empty()) return;
   RunRecord run = run_here("bench", threads);
   run.model = o.model;
@@ -34,15 +36,28 @@ void record_bench(const BenchOptions& o, const Model& model, const Engine& engin
   run.protocol = fmt::format("prompt {}, {} steps x {} at context {}, cache {}, {} rounds",
                              r.options.prompt, r.options.generate, r.options.batch,
                              r.options.context, to_string(engine.kv()), r.options.repeats);
-  const auto add = [&](const char* metric, const char* unit, double value) {
-    run.figures.push_back({metric, unit, {}, value, {}, {}});
+  const Hardware hardware = hardware_of(roof);
+  const Forecast f = forecast(model.spec, hardware, roof, r.options, threads);
+  run.predictor = predictor_of(hardware);
+  const double bytes = static_cast<double>(weight_bytes(model.spec));
+  run.figures = {
+      {"weight_bytes", "bytes", {}, bytes, {}, {}},
+      {"decode_tokens_per_second",
+       "tokens/s",
+       {},
+       r.decode_tokens_per_second,
+       {},
+       f.decode_tokens_per_second},
+      {"prefill_tokens_per_second",
+       "tokens/s",
+       {},
+       r.prefill_tokens_per_second,
+       {},
+       f.prefill_tokens_per_second},
+      {"mbu", "share", {}, shares.mbu, {}, f.mbu},
+      {"mfu", "share", {}, shares.mfu, {}, f.mfu},
+      {"bytes_per_token", "bytes", {}, r.bytes_per_token, {}, {}},
   };
-  add("weight_bytes", "bytes", static_cast<double>(weight_bytes(model.spec)));
-  add("decode_tokens_per_second", "tokens/s", r.decode_tokens_per_second);
-  add("prefill_tokens_per_second", "tokens/s", r.prefill_tokens_per_second);
-  add("mbu", "share", shares.mbu);
-  add("mfu", "share", shares.mfu);
-  add("bytes_per_token", "bytes", r.bytes_per_token);
   record_run(std::move(run), log);
 }
 
@@ -58,7 +73,7 @@ void command_bench(const BenchOptions& o, const CommonOptions& common, const Out
   const SpeedResult r = measure_speed(engine, o.speed, out.log);
   const Shares shares = shares_of(r, roof, model.spec);
   const bool cached = r.weight_bytes < static_cast<double>(roof.last_level_cache_bytes);
-  record_bench(o, model, engine, r, shares, pool.threads(), out.log);
+  record_bench(o, model, engine, r, shares, roof, pool.threads(), out.log);
   if (out.json)
     return out.result(
         "bench", Json::object({{"model", Json(o.model)},

@@ -72,6 +72,7 @@ std::string head(const RunRecord& run) {
   line("base", with(run.base, run.base_identity));
   line("recipe", run.recipe);
   line("protocol", run.protocol);
+  line("predicted", run.predictor.empty() ? "" : "by " + run.predictor);
   line("machine", fmt::format("{}, {}, {} threads; pare {}", run.machine.processor, run.machine.isa,
                               run.machine.threads, run.version));
   return text;
@@ -121,10 +122,10 @@ void compare(Ledger& ledger, const RunsOptions& o, const Output& out) {
 
 void errors(Ledger& ledger, const CommonOptions& common, const Output& out) {
   const Machine machine = run_here("", common.threads).machine;
-  const std::vector<PredictionError> found = prediction_errors(ledger, machine);
+  const PredictionErrors found = prediction_errors(ledger, machine);
   Json::Array rows;
   Table table({"figure", "points", "median error", "90 %", "correction"});
-  for (const PredictionError& e : found) {
+  for (const PredictionError& e : found.metrics) {
     table.add({e.metric, std::to_string(e.points), fmt::format("{:.1f} %", 100 * e.median),
                fmt::format("{:.1f} %", 100 * e.p90), fmt::format("x {:.3f}", e.correction)});
     rows.push_back(Json::object({{"metric", Json(e.metric)},
@@ -137,14 +138,17 @@ void errors(Ledger& ledger, const CommonOptions& common, const Output& out) {
     return out.result("runs errors", Json::object({{"processor", Json(machine.processor)},
                                                    {"isa", Json(machine.isa)},
                                                    {"threads", Json(machine.threads)},
+                                                   {"predictor", Json(found.predictor)},
                                                    {"rows", Json(std::move(rows))}}));
   out.text(fmt::format("{}, {}, {}\n", machine.processor, machine.isa,
                        machine.threads > 0 ? fmt::format("{} threads", machine.threads)
                                            : "any number of threads") +
-           (found.empty() ? "no run here has both a prediction and a measurement\n"
-                          : "\n" + table.text() +
-                                "\nerror: |predicted / measured - 1|; correction: median of "
-                                "measured / predicted\n"));
+           (found.metrics.empty()
+                ? "no run here has both a prediction and a measurement\n"
+                : "\n" + table.text() +
+                      fmt::format("\npredicted by {}; error: |predicted / measured - 1|; "
+                                  "correction: median of measured / predicted\n",
+                                  found.predictor)));
 }
 
 void remove(Ledger& ledger, const RunsOptions& o, const Output& out) {

@@ -29,7 +29,7 @@ CREATE TABLE runs (
   time TEXT NOT NULL, command TEXT NOT NULL, version TEXT NOT NULL,
   processor TEXT NOT NULL, isa TEXT NOT NULL, threads INTEGER NOT NULL,
   model TEXT NOT NULL, identity TEXT NOT NULL, base TEXT NOT NULL, base_identity TEXT NOT NULL,
-  recipe TEXT NOT NULL, protocol TEXT NOT NULL) STRICT;
+  recipe TEXT NOT NULL, protocol TEXT NOT NULL, predictor TEXT NOT NULL) STRICT;
 CREATE TABLE figures (
   run INTEGER NOT NULL, place INTEGER NOT NULL, metric TEXT NOT NULL, unit TEXT NOT NULL,
   base REAL, out REAL, predicted_base REAL, predicted_out REAL,
@@ -38,7 +38,7 @@ CREATE TABLE figures (
 
 constexpr const char* run_columns =
     "id, time, command, version, processor, isa, threads, model, identity, base, base_identity, "
-    "recipe, protocol";
+    "recipe, protocol, predictor";
 
 [[noreturn]] void refuse(int code, const std::string& reason, const fs::path& path) {
   const std::vector<Fact> facts = {{"file", path.string()}, {"found", reason}};
@@ -214,6 +214,7 @@ RunRecord read_run(Statement& s) {
   r.base_identity = s.text(10);
   r.recipe = s.text(11);
   r.protocol = s.text(12);
+  r.predictor = s.text(13);
   return r;
 }
 
@@ -258,12 +259,12 @@ i64 Ledger::add(const RunRecord& run) {
   Database& database = *impl_->database;
   Transaction transaction(database);
   Statement s(database, fmt::format("INSERT INTO runs ({}) VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, "
-                                    "?, ?, ?, ?)",
+                                    "?, ?, ?, ?, ?)",
                                     run_columns));
   s.bind(run.time.empty() ? utc_now() : run.time).bind(run.command).bind(run.version);
   s.bind(run.machine.processor).bind(run.machine.isa).bind(static_cast<i64>(run.machine.threads));
   s.bind(run.model).bind(run.identity).bind(run.base).bind(run.base_identity);
-  s.bind(run.recipe).bind(run.protocol);
+  s.bind(run.recipe).bind(run.protocol).bind(run.predictor);
   s.step();
   const i64 id = sqlite3_last_insert_rowid(database.handle);
   Statement f(database, "INSERT INTO figures VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
@@ -335,6 +336,7 @@ Json to_json(const RunRecord& r) {
                        {"base_identity", Json(r.base_identity)},
                        {"recipe", Json(r.recipe)},
                        {"protocol", Json(r.protocol)},
+                       {"predictor", Json(r.predictor)},
                        {"figures", Json(std::move(figures))}});
 }
 

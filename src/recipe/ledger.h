@@ -31,6 +31,7 @@ struct RunRecord {
   std::string base, base_identity;  // what it came from or was compared with; may be empty
   std::string recipe;               // what made it, one line; may be empty
   std::string protocol;             // how it was measured
+  std::string predictor;            // what its predictions stand on; empty: it has none
   std::vector<ProofRow> figures;    // of a single model: in `out`
 };
 Json to_json(const RunRecord&);
@@ -66,13 +67,18 @@ std::filesystem::path ledger_path();
 void record_run(RunRecord, const Log&);
 
 // How well predictions of one metric held on a machine: |predicted / measured - 1| over all figures
-// that have both, and by what a prediction should be multiplied (median of measured / predicted).
+// that have both and the predictor of the newest run that has one, and by what a prediction should
+// be multiplied (median of measured / predicted).
 struct PredictionError {
   std::string metric;
   i64 points = 0;
   double median = 0, p90 = 0;
   double correction = 1;
 };
-std::vector<PredictionError> prediction_errors(Ledger&, const Machine&);  // by name of metric
+struct PredictionErrors {
+  std::string predictor;
+  std::vector<PredictionError> metrics;  // by name
+};
+PredictionErrors prediction_errors(Ledger&, const Machine&);
 
 }  // namespace pare

@@ -1,7 +1,8 @@
 // Predictions held against what was measured.
 //
 // Each figure that has both is one point; base and changed model are two. The median is taken as
-// the correction, since one busy moment of a machine must not bend all predictions to come.
+// the correction, since one busy moment of a machine must not bend all predictions to come. What an
+// older way to predict got wrong says nothing about the present one, so it is left out.
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -31,17 +32,19 @@ bool ran_on(const RunRecord& run, const Machine& machine) {
 
 }  // namespace
 
-std::vector<PredictionError> prediction_errors(Ledger& ledger, const Machine& machine) {
+PredictionErrors prediction_errors(Ledger& ledger, const Machine& machine) {
+  PredictionErrors result;
   std::map<std::string, std::vector<double>> ratios;  // measured / predicted
   ledger.visit({}, [&](const RunRecord& run) {
-    if (!ran_on(run, machine)) return;
+    if (!ran_on(run, machine) || run.predictor.empty()) return;
+    if (result.predictor.empty()) result.predictor = run.predictor;  // the newest comes first
+    if (run.predictor != result.predictor) return;
     for (const ProofRow& f : run.figures)
       for (const auto& [measured, predicted] :
            {std::pair(f.base, f.predicted_base), std::pair(f.out, f.predicted_out)})
         if (measured && predicted && *measured > 0 && *predicted > 0)
           ratios[f.metric].push_back(*measured / *predicted);
   });
-  std::vector<PredictionError> result;
   for (auto& [metric, values] : ratios) {
     PredictionError e;
     e.metric = metric;
@@ -51,7 +54,7 @@ std::vector<PredictionError> prediction_errors(Ledger& ledger, const Machine& ma
     e.median = median(errors);
     e.p90 = quantile(errors, 0.9);
     e.correction = median(values);
-    result.push_back(e);
+    result.metrics.push_back(e);
   }
   return result;
 }

@@ -26,6 +26,7 @@ RunRecord sample(const std::string& model = "out") {
   r.base_identity = "4567";
   r.recipe = "quantize int4:g128";
   r.protocol = "window 512";
+  r.predictor = "limits";
   r.figures = {{"decode_tokens_per_second", "tokens/s", 100, 200, 110, 180},
                {"kl_mean", "nats", std::nullopt, 0.01, std::nullopt, std::nullopt}};
   return r;
@@ -247,7 +248,7 @@ TEST(Ledger, PredictionErrors) {
   ledger.add(r);
   r.machine.processor = "another";
   ledger.add(r);
-  const auto errors = prediction_errors(ledger, {"a processor", "avx2", 2});
+  const auto errors = prediction_errors(ledger, {"a processor", "avx2", 2}).metrics;
   ASSERT_EQ(errors.size(), 2u);
   EXPECT_EQ(errors[0].metric, "memory");
   EXPECT_EQ(errors[0].points, 1);
@@ -257,7 +258,14 @@ TEST(Ledger, PredictionErrors) {
   EXPECT_NEAR(errors[1].median, 0.1, 1e-12);
   EXPECT_NEAR(errors[1].p90, 0.1, 1e-12);
   EXPECT_NEAR(errors[1].correction, 1.0, 1e-12);
-  EXPECT_EQ(prediction_errors(ledger, {"a processor", "avx2", 0})[1].points, 5);
+  EXPECT_EQ(prediction_errors(ledger, {"a processor", "avx2", 0}).metrics[1].points, 5);
+  r = sample();
+  r.predictor = "kernels";  // another way to predict: the older runs no longer count
+  ledger.add(r);
+  const PredictionErrors newer = prediction_errors(ledger, {"a processor", "avx2", 2});
+  EXPECT_EQ(newer.predictor, "kernels");
+  ASSERT_EQ(newer.metrics.size(), 1u);
+  EXPECT_EQ(newer.metrics[0].points, 2);
 }
 
 }  // namespace
