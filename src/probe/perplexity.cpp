@@ -93,13 +93,13 @@ Protocol fill(Protocol protocol, const Engine& model, const Engine* base) {
 }
 
 // Everything that is kept of all positions.
-struct Tally {
+struct Distances {
   std::vector<double> kl;
   double overlap = 0, delta = 0;
   i64 same_top = 0;
 };
 
-Divergence summarize(Tally& t) {
+Divergence summarize(Distances& t) {
   Divergence d;
   const double n = static_cast<double>(t.kl.size());
   d.kl_mean = std::accumulate(t.kl.begin(), t.kl.end(), 0.0) / n;
@@ -179,7 +179,7 @@ EvalResult evaluate(Engine& model, Engine* base, const std::vector<Sequence>& se
   result.sequences.resize(sequences.size());
   if (base != nullptr) result.base_score.emplace();
   const i64 vocab = model.spec().vocab;
-  Tally tally;
+  Distances tally;
   KvCache cache = model.make_cache(result.protocol.window);
   std::optional<KvCache> base_cache;
   if (base != nullptr) base_cache = base->make_cache(result.protocol.window);
