@@ -218,9 +218,21 @@ void PackedLinear::apply(Matrix<const float> x, Matrix<float> y, Pool& pool) con
 }
 void PackedLinear::apply(Matrix<const float> x, Matrix<float> y) const { run(x, y, nullptr); }
 
+// Rows of inputs whose rearranged copies a thread keeps at a time.
+constexpr i64 scratch_rows = 6 * 1024;
+
 void PackedLinear::run(Matrix<const float> x, Matrix<float> y, Pool* pool) const {
   PARE_CHECK(x.cols == in_ && y.cols == out_ && x.rows == y.rows);
-  if (x.rows == 0) return;
+  // A scale that all tokens share is found from all of them.
+  const bool shared = activation_.per == Activation::Per::tensor && !activation_.is_static;
+  const i64 many = shared ? std::max<i64>(1, x.rows) : scratch_rows;
+  for (i64 r = 0; r < x.rows; r += many) {
+    const i64 count = std::min(many, x.rows - r);
+    run_rows({x.row(r), count, x.cols, x.stride}, {y.row(r), count, y.cols, y.stride}, pool);
+  }
+}
+
+void PackedLinear::run_rows(Matrix<const float> x, Matrix<float> y, Pool* pool) const {
   const LinearKernel& kernel = chosen(x.rows);
   Scratch& mine = scratch();
   const bool integers = kernel.work == LinearWork::integers;
@@ -281,7 +293,8 @@ void PackedLinear::run(Matrix<const float> x, Matrix<float> y, Pool* pool) const
       call.x = to;
     }
   }
-  split(pool, out_, tile_rows, [&](i64 begin, i64 end) {
+  // With many inputs a thread takes rows by whole tiles: it reads the inputs once for each.
+  split(pool, out_, x.rows < 64 ? 16 : tile_rows, [&](i64 begin, i64 end) {
     PackedCall part = call;
     part.row0 = begin;
     part.row1 = end;

@@ -68,6 +68,7 @@ class PackedLinear {
 
  private:
   void run(Matrix<const float> x, Matrix<float> y, Pool*) const;
+  void run_rows(Matrix<const float> x, Matrix<float> y, Pool*) const;
   const LinearKernel& chosen(i64 batch) const;
   Tensor tensor_;
   Activation activation_;

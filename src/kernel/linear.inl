@@ -7,7 +7,8 @@
 // for four products, and the block after next is prefetched. Codes become floats in registers:
 // 4-bit codes by table look-up of eight shifts of one load, which is why inputs come transposed
 // (LinearKernel::order). Matrix (many inputs): a tile of rows is decoded to floats in the
-// second-level cache, then multiplied by a register-blocked kernel. Each output is one chain of
+// second-level cache, then multiplied by a register-blocked kernel, as many inputs at a time as
+// stay there beside it. Each output is one chain of
 // fused multiply-adds over k in a fixed order, so it does not depend on how rows or inputs are
 // split.
 
@@ -228,21 +229,35 @@ void multiply_block(const PackedCall& c, const float* const* rows, i64 row, i64 
     for (int n = 0; n < N; n++) c.y[(input + n) * c.y_stride + row + r] = sum(acc[r][n]);
 }
 
+// Inputs [first, last) by R rows.
 template <int R>
-void multiply_rows(const PackedCall& c, const float* const* rows, i64 row) {
-  i64 n = 0;
-  for (; n + block_inputs <= c.batch; n += block_inputs)
+void multiply_rows(const PackedCall& c, const float* const* rows, i64 row, i64 first, i64 last) {
+  i64 n = first;
+  for (; n + block_inputs <= last; n += block_inputs)
     multiply_block<R, block_inputs>(c, rows, row, n);
-  for (; n + 2 <= c.batch; n += 2) multiply_block<R, 2>(c, rows, row, n);
-  for (; n < c.batch; n++) multiply_block<R, 1>(c, rows, row, n);
+  for (; n + 2 <= last; n += 2) multiply_block<R, 2>(c, rows, row, n);
+  for (; n < last; n++) multiply_block<R, 1>(c, rows, row, n);
+}
+
+// How many rows of weights and how many inputs stay in the second-level cache together, while each
+// block of the rows passes over the inputs: what is read from further away is used that often.
+constexpr i64 cache_floats = (512 << 10) / 4;  // for each
+i64 rows_at_once(i64 in_padded) {
+  const i64 fit = cache_floats / in_padded / block_rows * block_rows;
+  return fit < 2 * block_rows ? 2 * block_rows : least(fit, tile_rows);
+}
+i64 inputs_at_once(i64 in_padded) {
+  const i64 fit = cache_floats / in_padded / block_inputs * block_inputs;
+  return fit < 4 * block_inputs ? 4 * block_inputs : fit;
 }
 
 template <int kind>
 void run_matrix(const PackedCall& c) {
   const Packed& w = *c.w;
   const bool direct = kind == Packed::f32 && w.scale_kind == Packed::scale_none;
-  for (i64 row = c.row0; row < c.row1; row += tile_rows) {
-    const i64 end = least(c.row1, row + tile_rows);
+  const i64 height = rows_at_once(w.in_padded), many = inputs_at_once(w.in_padded);
+  for (i64 row = c.row0; row < c.row1; row += height) {
+    const i64 end = least(c.row1, row + height);
     const float* rows[tile_rows];
     for (i64 r = row; r < end; r++) {
       if (direct) {
@@ -253,10 +268,13 @@ void run_matrix(const PackedCall& c) {
         rows[r - row] = to;
       }
     }
-    i64 r = row;
-    for (; r + block_rows <= end; r += block_rows)
-      multiply_rows<block_rows>(c, rows + (r - row), r);
-    for (; r < end; r++) multiply_rows<1>(c, rows + (r - row), r);
+    for (i64 first = 0; first < c.batch; first += many) {
+      const i64 last = least(c.batch, first + many);
+      i64 r = row;
+      for (; r + block_rows <= end; r += block_rows)
+        multiply_rows<block_rows>(c, rows + (r - row), r, first, last);
+      for (; r < end; r++) multiply_rows<1>(c, rows + (r - row), r, first, last);
+    }
   }
 }
 

@@ -59,7 +59,7 @@ const bool registered = [] {
         (std::string(scheme) + "/" + input).c_str(),
         [scheme = scheme, input = input](benchmark::State& s) { product(s, scheme, input); })
         ->ArgNames({"batch", "threads"})
-        ->ArgsProduct({{1, 64}, {1, 2}})
+        ->ArgsProduct({{1, 64, 2048}, {1, 2}})
         ->UseRealTime()
         ->MinTime(0.2);
   return true;

@@ -40,6 +40,6 @@ struct PackedCall {
   std::int64_t batch, x_stride, y_stride, row0, row1;
   float* tile;  // scratch of at least tile_rows * in_padded floats
 };
-constexpr std::int64_t tile_rows = 16;
+constexpr std::int64_t tile_rows = 48;
 
 }  // namespace pare

@@ -14,6 +14,9 @@ namespace {
 
 i64 up(i64 a, i64 b) { return (a + b - 1) / b; }
 
+constexpr Code integers[] = {Code::int2, Code::int3, Code::int4, Code::int5,
+                             Code::int6, Code::int7, Code::int8};
+
 std::string dtype_name(Code code) {
   switch (code) {
     case Code::f32:
@@ -65,27 +68,38 @@ Blob restride(const Blob& bytes, i64 rows, i64 from_stride, i64 to_stride) {
   return blob_of(std::move(to));
 }
 
-// Zero points (rows, groups) int8 in the signed range <-> I32 (ceil(rows * b / 32), groups), packed
-// along rows.
+// Zero points (rows, groups) int8 in the signed range <-> I32 (ceil(rows * b / 32), groups): a bit
+// stream down each column. Codes of 3, 5, 6 and 7 bits may lie in two words.
 Blob pack_zeros(const Blob& zeros, i64 rows, i64 groups, int b) {
   std::vector<std::uint32_t> words(static_cast<std::size_t>(up(rows * b, 32) * groups));
   for (i64 r = 0; r < rows; r++)
     for (i64 g = 0; g < groups; g++) {
       const int zero =
           static_cast<std::int8_t>(zeros.bytes[static_cast<std::size_t>(r * groups + g)]);
-      const std::uint32_t stored = static_cast<std::uint32_t>(zero + (1 << (b - 1)));
-      words[static_cast<std::size_t>(r * b / 32 * groups + g)] |= stored << (r * b % 32);
+      const std::uint64_t stored = static_cast<std::uint64_t>(zero + (1 << (b - 1)))
+                                   << (r * b % 32);
+      const i64 word = r * b / 32;
+      words[static_cast<std::size_t>(word * groups + g)] |= static_cast<std::uint32_t>(stored);
+      if (r * b % 32 + b > 32)
+        words[static_cast<std::size_t>((word + 1) * groups + g)] |=
+            static_cast<std::uint32_t>(stored >> 32);
     }
   return blob_of(std::move(words));
 }
 
 Blob unpack_zeros(const Blob& packed, i64 rows, i64 groups, int b) {
   std::vector<std::int8_t> zeros(static_cast<std::size_t>(rows * groups));
+  const auto word = [&](i64 row, i64 g) {
+    std::uint32_t w = 0;
+    std::memcpy(&w, packed.data() + 4 * (row * groups + g), 4);
+    return std::uint64_t{w};
+  };
   for (i64 r = 0; r < rows; r++)
     for (i64 g = 0; g < groups; g++) {
-      std::uint32_t word = 0;
-      std::memcpy(&word, packed.data() + 4 * (r * b / 32 * groups + g), 4);
-      const int stored = static_cast<int>((word >> (r * b % 32)) & ((1u << b) - 1));
+      const i64 at = r * b / 32;
+      std::uint64_t bits = word(at, g);
+      if (r * b % 32 + b > 32) bits |= word(at + 1, g) << 32;
+      const int stored = static_cast<int>((bits >> (r * b % 32)) & ((1u << b) - 1));
       zeros[static_cast<std::size_t>(r * groups + g)] =
           static_cast<std::int8_t>(stored - (1 << (b - 1)));
     }
@@ -253,9 +267,12 @@ Scheme parse_weight_args(const Json& args, const std::string& format) {
     s.code = Code::e4m3;
   else if (floats && b == 4)
     s.code = Code::e2m1;
-  else if (!floats && (b == 2 || b == 4 || b == 8))
-    s.code = b == 2 ? Code::int2 : b == 4 ? Code::int4 : Code::int8;
+  else if (!floats && b >= 2 && b <= 8)
+    s.code = integers[static_cast<std::size_t>(b - 2)];
   else
+    refuse("num_bits");
+  if ((format == "int-quantized" && s.code != Code::int8) ||
+      (format == "float-quantized" && s.code != Code::e4m3))
     refuse("num_bits");
   const std::string strategy = word(
       "strategy",

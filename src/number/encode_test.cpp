@@ -305,5 +305,48 @@ TEST(Compressed, GoldenPacking) {
   EXPECT_EQ(word, 0x76543210u);
 }
 
+std::vector<std::uint32_t> words_of(const Blob& bytes) {
+  std::vector<std::uint32_t> words(bytes.size() / 4);
+  std::memcpy(words.data(), bytes.data(), bytes.size());
+  return words;
+}
+
+// pack_to_int32 of compressed-tensors 0.19.0 made the words: codes (5 k + row) mod 8 - 4, zero
+// points (3 row + group) mod 8 - 4.
+TEST(Compressed, CodesOfThreeBitsCrossWords) {
+  const Scheme s = parse_scheme("int3:g32:asym:s=f16");
+  const std::vector<float> codes = gaussian(16 * 64, 3);
+  Tensor t = quantize({codes.data(), 16, 64}, s);
+  std::vector<std::uint8_t> rows(16 * 24), zeros(16 * 2);
+  for (int r = 0; r < 16; r++) {
+    for (int k = 0; k < 64; k++) {
+      const int pattern = (k * 5 + r) % 8, bit = 3 * k;
+      rows[static_cast<std::size_t>(r * 24 + bit / 8)] |=
+          static_cast<std::uint8_t>(pattern << bit % 8);
+      if (bit % 8 > 5)
+        rows[static_cast<std::size_t>(r * 24 + bit / 8 + 1)] |=
+            static_cast<std::uint8_t>(pattern >> (8 - bit % 8));
+    }
+    for (int g = 0; g < 2; g++)
+      zeros[static_cast<std::size_t>(2 * r + g)] = static_cast<std::uint8_t>((3 * r + g) % 8 - 4);
+  }
+  t.codes = blob_of(rows);
+  t.zeros = blob_of(zeros);
+  const std::vector<RawPlane> planes = to_compressed(t, "pack-quantized");
+  const std::vector<std::uint32_t> packed = words_of(planes[0].bytes),
+                                   packed_zeros = words_of(planes[3].bytes);
+  EXPECT_EQ(planes[0].shape, (std::vector<i64>{16, 6}));
+  EXPECT_EQ(std::vector(packed.begin(), packed.begin() + 3),
+            (std::vector{0xa878cea8u, 0xcea878ceu, 0x78cea878u}));
+  EXPECT_EQ(std::vector(packed.begin() + 6, packed.begin() + 9),
+            (std::vector{0xf19d50f1u, 0x50f19d50u, 0x9d50f19du}));
+  EXPECT_EQ(packed_zeros, (std::vector{0x98abc398u, 0xe1cc55e1u, 0xabc3u, 0xcc55u}));
+  const Tensor back = from_compressed(planes, s, "pack-quantized", 16, 64);
+  EXPECT_EQ(decode(back), decode(t));
+  const Json three = weight_args(s);
+  EXPECT_EQ(parse_weight_args(three, "pack-quantized").code, Code::int3);
+  EXPECT_THROW(parse_weight_args(three, "int-quantized"), Error);
+}
+
 }  // namespace
 }  // namespace pare
