@@ -7,7 +7,9 @@
 
 #include "app/prove.h"
 #include "app/record.h"
+#include "file/gguf.h"
 #include "file/publish.h"
+#include "file/safetensors.h"
 #include "probe/sensitivity.h"
 #include "text/tokenizer.h"
 
@@ -196,14 +198,18 @@ std::vector<ProofRow> speed_rows(const ProofFigures& m) {
   };
 }
 
-double stored_bytes(const Model& model) {
+// Bytes of all tensors in the model's files; of a llama2.c file, the file.
+double tensor_bytes(const fs::path& path) {
   double bytes = 0;
-  for (const auto& [name, weight] : model.weights) {
-    const Tensor t = weight.load();
-    for (const Blob* plane :
-         {&t.codes, &t.scales, &t.zeros, &t.mins, &t.super_scales, &t.super_mins, &t.mask})
-      bytes += static_cast<double>(plane->size());
-  }
+  const auto add = [&](const auto& tensors) {
+    for (const auto& t : tensors) bytes += static_cast<double>(t.bytes.size());
+  };
+  if (fs::is_directory(path))
+    add(open_safetensors_folder(path));
+  else if (path.extension() == ".gguf")
+    add(open_gguf(path).tensors);
+  else
+    bytes = disk_bytes(path);
   return bytes;
 }
 
@@ -214,8 +220,8 @@ std::vector<ProofRow> rows_of(const ProofJob& job, const ProofFigures& m) {
     return static_cast<double>(weight_bytes(model.spec));
   };
   std::vector<ProofRow> rows = {
-      {"weight_bytes", "bytes", stored_bytes(job.base), stored_bytes(job.out), planned(job.base),
-       planned(job.out)},
+      {"weight_bytes", "bytes", tensor_bytes(job.base.path), tensor_bytes(job.out.path),
+       planned(job.base), planned(job.out)},
       {"disk_bytes", "bytes", disk_bytes(job.base.path), disk_bytes(job.out.path), {}, {}},
       {"memory_bytes", "bytes", own(m.base_memory), own(m.out_memory), m.base_forecast.memory_bytes,
        m.out_forecast.memory_bytes},
