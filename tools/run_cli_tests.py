@@ -15,7 +15,7 @@ the file's steps share; `pare`, $SOURCE and $SHARED are set), followed by expect
     save NAME       keep stdout as file NAME in the folder
 
 `# ` starts a comment. `needs shared PATH` skips the file when PATH is not under $SHARED;
-`needs isa NAME` skips it when this machine lacks the ISA.
+`needs isa NAME` skips it when this machine lacks the ISA, `needs program NAME` when PATH has no such program.
 """
 import argparse
 import json
@@ -23,6 +23,7 @@ import math
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -43,6 +44,9 @@ def parse(path, shared):
             want = {"avx2": "avx2", "avx512": "avx512_bf16", "amx": "amx_int8"}[line[10:].strip()]
             if want not in flags:
                 raise Skip(f"needs {line[10:].strip()}")
+        elif line.startswith("needs program "):
+            if shutil.which(line[14:].strip()) is None:
+                raise Skip(f"needs the program {line[14:].strip()}")
         elif line.startswith("$ "):
             steps.append((number, line[2:], []))
         elif line.strip() and not line.startswith("#"):

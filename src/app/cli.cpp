@@ -73,6 +73,7 @@ const std::map<std::string, const char*> examples = {
     {"runs",
      "pare runs\npare runs --model tales --limit 5 --json\npare runs show 1\n"
      "pare runs compare 1 2\npare runs errors\npare runs export\npare runs remove 1"},
+    {"report", "pare report out -o report.html --base models/pare-tales"},
     {"random",
      "pare random --like smollm2-135m -o random-135m --weights int4:g32\n"
      "pare random --like models/pare-tales -o random-tales --seed 7"},
@@ -155,6 +156,7 @@ struct Commands {
   BenchOptions bench;
   RoofOptions roof;
   CompareOptions compare;
+  ReportOptions report;
   RandomOptions random;
   ProveOptions prove;
   RunsOptions runs;
@@ -460,6 +462,18 @@ void define_runs(CLI::App& app, Commands& c, Flags& f) {
   for (CLI::App* one : {show, compare, errors, remove}) add_output(*one, f);
 }
 
+void define_report(CLI::App& app, Commands& c, Flags& f) {
+  CLI::App* sub = app.add_subcommand("report", "One HTML file about finished models");
+  sub->add_option("models", c.report.models, "models that Pare made")->required();
+  sub->add_option("-o,--out", c.report.out, "HTML file to write")->required();
+  sub->add_option("--base", c.report.base, "the model they were made from");
+  sub->add_option("--hardware", c.report.hardware, "machine of the roofline: h100, rtx 4090, ...");
+  sub->add_option("--title", c.report.title, "heading of the page");
+  sub->add_flag("--force", c.report.force, "replace an existing file");
+  add_common(*sub, f);
+  add_tokenizer(*sub, f);
+}
+
 void dispatch(CLI::App& app, const Commands& c, const CommonOptions& common, const Output& out) {
   const std::string name = app.get_subcommands().front()->get_name();
   if (name == "show")
@@ -494,6 +508,8 @@ void dispatch(CLI::App& app, const Commands& c, const CommonOptions& common, con
     command_prove(c.prove, common, out);
   else if (name == "runs")
     command_runs(c.runs, common, out);
+  else if (name == "report")
+    command_report(c.report, common, out);
   else
     command_random(c.random, common, out);
 }
@@ -599,6 +615,7 @@ int run_app(int argc, char** argv) {
   define_measure(app, commands, flags);
   define_prove(app, commands, flags);
   define_runs(app, commands, flags);
+  define_report(app, commands, flags);
   for (CLI::App* sub : app.get_subcommands({})) {
     const auto it = examples.find(sub->get_name());
     if (it != examples.end()) sub->footer(std::string("Examples:\n") + it->second);

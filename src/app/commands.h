@@ -113,6 +113,11 @@ struct RunsOptions {
   i64 id = 0, other = 0, limit = 20;
   std::string model;
 };
+struct ReportOptions {
+  std::vector<std::string> models;
+  std::string out, base, title, hardware;
+  bool force = false;
+};
 struct RandomOptions {
   std::string like, out, weights = "bf16";
   std::uint64_t seed = 0;
@@ -135,6 +140,7 @@ void command_roof(const RoofOptions&, const CommonOptions&, const Output&);
 void command_compare(const CompareOptions&, const CommonOptions&, const Output&);
 void command_prove(const ProveOptions&, const CommonOptions&, const Output&);
 void command_runs(const RunsOptions&, const CommonOptions&, const Output&);
+void command_report(const ReportOptions&, const CommonOptions&, const Output&);
 void command_random(const RandomOptions&, const CommonOptions&, const Output&);
 
 std::string export_formats();  // the formats of `pare export`, for --help

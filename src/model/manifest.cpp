@@ -92,6 +92,14 @@ void write_manifest(const fs::path& folder) {
   write_file(folder / manifest_name, manifest.dump(2) + "\n");
 }
 
+std::vector<RecordedFile> recorded_files(const fs::path& folder) {
+  std::vector<RecordedFile> files;
+  if (!fs::exists(folder / manifest_name)) return files;
+  for (const auto& [name, entry] : read_manifest(folder))
+    files.push_back({name, entry.sha256, entry.bytes});
+  return files;
+}
+
 Manifest check_manifest(const fs::path& folder) {
   using State = ManifestFile::State;
   Manifest m;

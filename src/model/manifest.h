@@ -24,6 +24,13 @@ struct Manifest {
   std::vector<ManifestFile> files;  // of the manifest, then those it does not name
 };
 
+// What the manifest says, without reading the files; empty when there is none. Error MO-032.
+struct RecordedFile {
+  std::string name, sha256;
+  i64 bytes = 0;
+};
+std::vector<RecordedFile> recorded_files(const std::filesystem::path& folder);
+
 // Reads every file that the manifest names. Error MO-032: the manifest itself is damaged.
 Manifest check_manifest(const std::filesystem::path& folder);
 

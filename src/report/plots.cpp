@@ -44,7 +44,9 @@ double peak_of(const RooflinePlot& plot) {
 std::vector<LegendEntry> series_legend(const std::vector<std::string>& names) {
   std::vector<LegendEntry> legend;
   for (std::size_t s = 0; s < names.size(); s++)
-    legend.push_back({static_cast<int>(s), s == 0, LegendEntry::Mark::marker, names[s]});
+    if (!names[s].empty())
+      legend.push_back({static_cast<int>(s), s == 0 ? Look::hollow : Look::solid,
+                        LegendEntry::Mark::marker, names[s]});
   return legend;
 }
 
@@ -56,12 +58,15 @@ void draw_ceilings(Svg& svg, const RooflinePlot& plot, const Area& area) {
     // Where the slope enters and leaves the drawing area.
     const double begin = std::max(area.x.low, area.y.low / bandwidth);
     const double end = std::min(area.x.high, (peak > 0 ? peak : area.y.high) / bandwidth);
-    if (end > begin) svg.path({at(begin, begin * bandwidth), at(end, end * bandwidth)}, "s0 curve");
+    const std::vector slope = {at(begin, begin * bandwidth), at(end, end * bandwidth)};
+    if (end > begin) svg.path(slope, "s0 curve");
+    if (end > begin) svg.keep_free_along(slope);
     const auto [x, y] = at(begin, begin * bandwidth);
-    const std::string words = fmt::format("memory {}B/s", short_number(bandwidth));
+    const std::string words = "memory " + with_unit(bandwidth, "B/s");
     const double w = text_width(words, text_size);
-    svg.text(x + 26, y - 2, Anchor::start, "t muted", words);
-    svg.keep_free({x + 26, y - 14, w, 16});
+    const double baseline = std::min(y - 2, area.y.from - 8);
+    svg.text(x + 30, baseline, Anchor::start, "t muted", words);
+    svg.keep_free({x + 30, baseline - 12, w, 16});
   }
   double last = -1e9;
   std::vector<RooflinePlot::Ceiling> sorted = plot.ceilings;
@@ -69,6 +74,14 @@ void draw_ceilings(Svg& svg, const RooflinePlot& plot, const Area& area) {
     return a.flops_per_second > b.flops_per_second ||
            (a.flops_per_second == b.flops_per_second && a.code < b.code);
   });
+  for (std::size_t i = 1; i < sorted.size();) {  // units of one rate share a line
+    if (sorted[i].flops_per_second != sorted[i - 1].flops_per_second) {
+      i++;
+      continue;
+    }
+    sorted[i - 1].code += ", " + sorted[i].code;
+    sorted.erase(sorted.begin() + static_cast<std::ptrdiff_t>(i));
+  }
   for (const auto& c : sorted) {
     if (!(c.flops_per_second > 0)) continue;
     const double ridge = bandwidth > 0 ? c.flops_per_second / bandwidth : area.x.low;
@@ -76,7 +89,8 @@ void draw_ceilings(Svg& svg, const RooflinePlot& plot, const Area& area) {
     if (ridge < area.x.high)
       svg.line(area.x.at(ridge), y, area.x.to, y,
                c.flops_per_second == peak ? "s0 curve" : "s0 curve thin dash");
-    const std::string words = fmt::format("{} {}FLOP/s", c.code, short_number(c.flops_per_second));
+    if (ridge < area.x.high) svg.keep_free_along({{area.x.at(ridge), y}, {area.x.to, y}});
+    const std::string words = c.code + " " + with_unit(c.flops_per_second, "FLOP/s");
     // Levels that lie close together put their names below one another.
     const double baseline = std::max(y - 5, last + 14);
     const double w = text_width(words, text_size);
@@ -114,11 +128,15 @@ void draw_moves(Svg& svg, const RooflinePlot& plot, const Area& area) {
 void draw_points(Svg& svg, const RooflinePlot& plot, const Area& area) {
   std::set<std::string> drawn;
   std::map<std::string, std::pair<double, double>> words;  // the highest mark of each kind
-  for (const auto& p : plot.points) {
+  std::vector<RooflinePlot::Point> points = plot.points;
+  // The base last, as a ring around what it shares its place with.
+  std::stable_partition(points.begin(), points.end(), [](const auto& p) { return p.series != 0; });
+  for (const auto& p : points) {
     if (!usable(p)) continue;
     const double x = area.x.at(p.flops / p.bytes), y = area.y.at(attained(plot, p));
     if (!drawn.insert(fmt::format("{} {:.1f} {:.1f}", p.series, x, y)).second) continue;
-    svg.marker(p.series, x, y, 5, p.series == 0, point_tip(plot, p));
+    svg.marker(p.series, x, y, p.series == 0 ? 6.5 : 5, p.series == 0 ? Look::ring : Look::solid,
+               point_tip(plot, p));
     const auto it = words.try_emplace(p.kind, x, y).first;
     if (y < it->second.second) it->second = {x, y};
   }
@@ -213,7 +231,9 @@ void draw_front(Svg& svg, const ParetoPlot& plot, const std::vector<bool>& on_fr
     }
     steps.emplace_back(x, y);
   }
-  if (steps.size() > 1) svg.path(steps, "s0 curve");
+  if (steps.size() < 2) return;
+  svg.path(steps, "s0 curve");
+  svg.keep_free_along(steps);
 }
 
 }  // namespace
@@ -251,7 +271,8 @@ std::string pareto_svg(const ParetoPlot& plot, const PlotFrame& frame) {
   for (std::size_t i = 0; i < plot.points.size(); i++) {
     const auto& p = plot.points[i];
     if (!(p.cost > 0) || !(p.loss > 0)) continue;
-    svg.marker(on_front[i] ? p.series : 0, area.x.at(p.cost), area.y.at(p.loss), 5.5, false,
+    svg.marker(p.series, area.x.at(p.cost), area.y.at(p.loss), 5.5,
+               on_front[i] ? Look::solid : Look::faded,
                fmt::format("{}: {} {}, {} {}", p.name, plot.cost_name, short_number(p.cost),
                            plot.loss_name, short_number(p.loss)));
   }

@@ -37,7 +37,7 @@ struct RooflinePlot {
   std::string hardware;
   double bytes_per_second = 0;
   std::vector<Ceiling> ceilings;
-  std::vector<std::string> series;  // names; [0] is the base
+  std::vector<std::string> series;  // names; [0] is the base, empty: there is none
   std::vector<Point> points;
 };
 // FLOP/s of a point after its own figure or the ceilings.

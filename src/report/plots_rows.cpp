@@ -50,7 +50,8 @@ std::string parts_svg(const PartsPlot& plot, const PlotFrame& frame) {
   const double thickness = 24, step = narrow ? 52 : 36;
   std::vector<LegendEntry> legend;
   for (std::size_t p = 0; p < plot.parts.size(); p++)
-    legend.push_back({static_cast<int>(p) + 1, false, LegendEntry::Mark::swatch, plot.parts[p]});
+    legend.push_back(
+        {static_cast<int>(p) + 1, Look::solid, LegendEntry::Mark::swatch, plot.parts[p]});
   const double head = legend_height(legend, frame.width) + 10;
   const double height = head + step * static_cast<double>(plot.bars.size()) + 4;
   Svg svg(frame.id, frame.width, height, fmt::format("{} by part", plot.unit),
@@ -90,7 +91,8 @@ std::string layer_svg(const LayerPlot& plot, const PlotFrame& frame) {
   // Blocks are whole numbers: ticks between them would say nothing.
   const double last = xs.empty() ? 0 : *std::max_element(xs.begin(), xs.end());
   x.low = std::min(x.low, -0.3);
-  svg.axes(Axis{x.scale, x.low, std::max(x.high, last + 0.3), x.from, x.to}, y, "block", plot.kind);
+  svg.axes(Axis{x.scale, x.low, std::max(x.high, last + 0.3), x.from, x.to}, y, "block", plot.kind,
+           40);
   x.high = std::max(x.high, last + 0.3);
   std::vector<std::pair<double, double>> nearest, solved;
   for (const auto& row : plot.rows) {
@@ -103,9 +105,10 @@ std::string layer_svg(const LayerPlot& plot, const PlotFrame& frame) {
   for (const auto& row : plot.rows) {
     const std::string tip = fmt::format("block {:.0f}: nearest {}, solved {}", row.block,
                                         short_number(row.nearest), short_number(row.solved));
-    if (row.nearest > 0) svg.marker(0, x.at(row.block), y.at(row.nearest), radius, true, tip);
+    if (row.nearest > 0)
+      svg.marker(0, x.at(row.block), y.at(row.nearest), radius, Look::hollow, tip);
     if (row.solved > 0)
-      svg.marker(plot.series, x.at(row.block), y.at(row.solved), radius, false, tip);
+      svg.marker(plot.series, x.at(row.block), y.at(row.solved), radius, Look::solid, tip);
   }
   return svg.done();
 }
@@ -129,7 +132,7 @@ std::string prediction_svg(const PredictionPlot& plot, const PlotFrame& frame) {
                       "logarithmic. The table "
                       "has the figures.",
                       drawn, within, 100 * plot.band));
-  svg.axes(x, y, "measured, " + plot.quantity, "predicted");
+  svg.axes(x, y, "measured, " + plot.quantity, "predicted", 60);
   const auto at = [&](double a, double b) { return std::pair{x.at(a), y.at(b)}; };
   const double up = 1 + plot.band, down = 1 - plot.band;
   svg.path({at(x.low, x.low), at(x.low, x.low * up), at(x.high / up, x.high), at(x.high, x.high),
@@ -138,12 +141,15 @@ std::string prediction_svg(const PredictionPlot& plot, const PlotFrame& frame) {
   svg.path({at(x.low, x.low), at(x.high, x.high)}, "s0 curve thin");
   for (const auto& p : plot.points)
     if (p.predicted > 0 && p.measured > 0)
-      svg.marker(p.series, x.at(p.measured), y.at(p.predicted), 5, p.series == 0,
+      svg.marker(p.series, x.at(p.measured), y.at(p.predicted), 5,
+                 p.series == 0 ? Look::hollow : Look::solid,
                  fmt::format("{}: predicted {}, measured {} ({:+.1f} %)", p.name,
                              short_number(p.predicted), short_number(p.measured),
                              100 * (p.predicted / p.measured - 1)));
+  svg.keep_free_along({at(x.low, x.low), at(x.high, x.high)});
+  // Only what missed the band is named: the others are where they should be.
   for (const auto& p : plot.points)
-    if (p.predicted > 0 && p.measured > 0)
+    if (p.predicted > 0 && p.measured > 0 && std::abs(p.predicted / p.measured - 1) > plot.band)
       svg.label(x.at(p.measured), y.at(p.predicted), fit_text(p.name, text_size, box.width / 2.5),
                 "t muted", box);
   return svg.done();

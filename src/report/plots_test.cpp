@@ -173,8 +173,8 @@ TEST(Roofline, Structure) {
   EXPECT_NE(svg.find("aria-labelledby=\"r-t r-d\""), std::string::npos);
   EXPECT_NE(svg.find("<title id=\"r-t\">Roofline of a &lt;machine&gt;"), std::string::npos);
   EXPECT_NE(svg.find("1 left out"), std::string::npos);
-  EXPECT_NE(svg.find("memory 34GB/s"), std::string::npos);
-  EXPECT_NE(svg.find("int8 720GFLOP/s"), std::string::npos);
+  EXPECT_NE(svg.find("memory 34 GB/s"), std::string::npos);
+  EXPECT_NE(svg.find("int8 720 GFLOP/s"), std::string::npos);
   // Equal operations are one mark: one of the base, two of the model, two in the legend.
   const auto count = [&](const std::string& what) {
     std::size_t n = 0;

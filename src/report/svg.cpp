@@ -50,6 +50,12 @@ const Shape& shape_of(int series) {
   return shapes[static_cast<std::size_t>(series - 2) % shapes.size()];
 }
 
+// The end of an element, with what a pointer that rests on it shows.
+std::string with_tip(std::string_view tip, std::string_view element) {
+  if (tip.empty()) return "/>\n";
+  return fmt::format("><title>{}</title></{}>\n", escape_markup(tip), element);
+}
+
 std::string series_class(int series) {
   return fmt::format("s{}", series == 0 ? 0 : (series - 1) % series_count + 1);
 }
@@ -104,13 +110,6 @@ Svg::Svg(std::string id, double width, double height, std::string_view title,
   for (char c : id_) PARE_CHECK((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-');
 }
 
-void Svg::add_tip(std::string_view tip, std::string_view element) {
-  if (tip.empty())
-    body_ += "/>\n";
-  else
-    body_ += fmt::format("><title>{}</title></{}>\n", escape_markup(tip), element);
-}
-
 void Svg::line(double x1, double y1, double x2, double y2, std::string_view classes) {
   body_ += fmt::format("<line class=\"{}\" x1=\"{}\" y1=\"{}\" x2=\"{}\" y2=\"{}\"/>\n",
                        escape_markup(classes), number(x1), number(y1), number(x2), number(y2));
@@ -129,24 +128,28 @@ void Svg::rect(const Box& b, std::string_view classes, std::string_view tip) {
   body_ += fmt::format("<rect class=\"{}\" x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\"",
                        escape_markup(classes), number(b.x), number(b.y), number(b.width),
                        number(b.height));
-  add_tip(tip, "rect");
+  body_ += with_tip(tip, "rect");
 }
 
-void Svg::marker(int series, double x, double y, double radius, bool hollow, std::string_view tip) {
+std::string marker_svg(int series, double x, double y, double radius, Look look,
+                       std::string_view tip) {
+  static constexpr const char* looks[] = {"solid", "hollow", "hollow ring", "solid faded"};
   const std::string classes =
-      fmt::format("{} {}", series_class(series), hollow ? "hollow" : "solid");
-  keep_free({x - radius, y - radius, 2 * radius, 2 * radius});
-  if (series <= 1) {
-    body_ += fmt::format("<circle class=\"{}\" cx=\"{}\" cy=\"{}\" r=\"{}\"", classes, number(x),
-                         number(y), number(radius));
-    return add_tip(tip, "circle");
-  }
+      fmt::format("{} {}", series_class(series), looks[static_cast<int>(look)]);
+  if (series <= 1)
+    return fmt::format("<circle class=\"{}\" cx=\"{}\" cy=\"{}\" r=\"{}\"", classes, number(x),
+                       number(y), number(radius)) +
+           with_tip(tip, "circle");
   std::string d;
   for (const auto& [dx, dy] : shape_of(series))
     d += fmt::format("{}{} {}", d.empty() ? "M" : "L", number(x + radius * dx),
                      number(y + radius * dy));
-  body_ += fmt::format("<path class=\"{}\" d=\"{}Z\"", classes, d);
-  add_tip(tip, "path");
+  return fmt::format("<path class=\"{}\" d=\"{}Z\"", classes, d) + with_tip(tip, "path");
+}
+
+void Svg::marker(int series, double x, double y, double radius, Look look, std::string_view tip) {
+  keep_free({x - radius, y - radius, 2 * radius, 2 * radius});
+  body_ += marker_svg(series, x, y, radius, look, tip);
 }
 
 void Svg::text(double x, double y, Anchor anchor, std::string_view classes, std::string_view text,
@@ -160,16 +163,17 @@ void Svg::text(double x, double y, Anchor anchor, std::string_view classes, std:
                        anchors[static_cast<int>(anchor)], turn, escape_markup(text));
 }
 
-void Svg::axes(const Axis& x, const Axis& y, std::string_view x_title, std::string_view y_title) {
+void Svg::axes(const Axis& x, const Axis& y, std::string_view x_title, std::string_view y_title,
+               double tick_width) {
   const double left = std::min(x.from, x.to), right = std::max(x.from, x.to);
   const double top = std::min(y.from, y.to), bottom = std::max(y.from, y.to);
-  for (const Tick& tick : y.ticks(std::max(2, static_cast<int>((bottom - top) / 55)))) {
+  for (const Tick& tick : y.ticks(std::max(2, static_cast<int>((bottom - top) / 42)))) {
     const double at = y.at(tick.value);
     line(left, at, right, at, tick.label.empty() ? "grid minor" : "grid");
     if (!tick.label.empty()) text(left - 7, at + 4, Anchor::end, "t muted", tick.label);
   }
   double last = -1e9;
-  for (const Tick& tick : x.ticks(std::max(2, static_cast<int>((right - left) / 80)))) {
+  for (const Tick& tick : x.ticks(std::max(2, static_cast<int>((right - left) / tick_width)))) {
     const double at = x.at(tick.value);
     line(at, top, at, bottom, tick.label.empty() ? "grid minor" : "grid");
     const double half = text_width(tick.label, text_size) / 2;
@@ -181,6 +185,21 @@ void Svg::axes(const Axis& x, const Axis& y, std::string_view x_title, std::stri
   text((left + right) / 2, bottom + 36, Anchor::middle, "t", x_title);
   // The title of the upright axis lies above it: turned text is hard to read.
   text(0, top - 12, Anchor::start, "t", y_title);
+}
+
+void Svg::keep_free_along(const std::vector<std::pair<double, double>>& points) {
+  for (std::size_t i = 1; i < points.size(); i++) {
+    const auto [x1, y1] = points[i - 1];
+    const auto [x2, y2] = points[i];
+    const int pieces = 1 + static_cast<int>(std::hypot(x2 - x1, y2 - y1) / 12);
+    for (int k = 0; k < pieces; k++) {  // a slanting line is a row of small boxes
+      const double a = static_cast<double>(k) / pieces, b = static_cast<double>(k + 1) / pieces;
+      const double xa = x1 + a * (x2 - x1), xb = x1 + b * (x2 - x1);
+      const double ya = y1 + a * (y2 - y1), yb = y1 + b * (y2 - y1);
+      keep_free({std::min(xa, xb) - 1, std::min(ya, yb) - 1, std::abs(xb - xa) + 2,
+                 std::abs(yb - ya) + 2});
+    }
+  }
 }
 
 bool Svg::label(double x, double y, std::string_view words, std::string_view classes,
@@ -257,7 +276,7 @@ void draw_legend(Svg& svg, const std::vector<LegendEntry>& entries, double x, do
             const std::string series = series_class(e.series);
             switch (e.mark) {
               case LegendEntry::Mark::marker:
-                svg.marker(e.series, x + dx + 7, middle, 4.5, e.hollow);
+                svg.marker(e.series, x + dx + 7, middle, 4.5, e.look);
                 break;
               case LegendEntry::Mark::swatch:
                 svg.rect({x + dx + 1, middle - 6, 12, 12}, series + " fill");

@@ -19,6 +19,7 @@ std::string escape_markup(std::string_view text);
 
 // Three significant digits with an SI prefix: "3.2M", "950", "0.012", "1e-5".
 std::string short_number(double value);
+std::string with_unit(double value, std::string_view unit);  // "3.2 MB"
 
 struct Tick {
   double value = 0;
@@ -57,6 +58,12 @@ constexpr int series_count = 8;
 constexpr double text_size = 12;
 
 enum class Anchor { start, middle, end };
+enum class Look {
+  solid,
+  hollow,
+  ring,   // hollow, and what lies below shows through
+  faded,  // the shape of the series in the neutral colour
+};
 
 class Svg {
  public:
@@ -70,17 +77,19 @@ class Svg {
             bool closed = false);
   void rect(const Box&, std::string_view classes, std::string_view tip = {});
   // The shape belongs to the series, so that colour is never the only difference.
-  void marker(int series, double x, double y, double radius, bool hollow,
-              std::string_view tip = {});
+  void marker(int series, double x, double y, double radius, Look look, std::string_view tip = {});
   void text(double x, double y, Anchor, std::string_view classes, std::string_view text,
             double turned = 0);
 
   // Grid, ticks, tick labels and titles of both axes.
-  void axes(const Axis& x, const Axis& y, std::string_view x_title, std::string_view y_title);
+  // `tick_width`: room of a label of the lower axis.
+  void axes(const Axis& x, const Axis& y, std::string_view x_title, std::string_view y_title,
+            double tick_width = 80);
 
   // Obstacles and labels: a label goes to the first free place around its point, farther ones with
   // a leader line; false when there is none inside `bounds`, and nothing is drawn then.
   void keep_free(const Box& box) { taken_.push_back(box); }
+  void keep_free_along(const std::vector<std::pair<double, double>>& points);
   bool label(double x, double y, std::string_view text, std::string_view classes,
              const Box& bounds);
 
@@ -89,15 +98,18 @@ class Svg {
   double height() const { return height_; }
 
  private:
-  void add_tip(std::string_view tip, std::string_view element);
   std::string id_, title_, description_, body_;
   double width_, height_;
   std::vector<Box> taken_;
 };
 
+// The element of Svg::marker alone.
+std::string marker_svg(int series, double x, double y, double radius, Look look,
+                       std::string_view tip = {});
+
 struct LegendEntry {
   int series = 0;
-  bool hollow = false;
+  Look look = Look::solid;
   enum class Mark { marker, swatch, line, dash } mark = Mark::marker;
   std::string text;
 };

@@ -135,6 +135,15 @@ std::string short_number(double value) {
   return text + prefixes[prefix];
 }
 
+std::string with_unit(double value, std::string_view unit) {
+  std::string text = short_number(value);
+  const bool prefixed =
+      !text.empty() && std::string_view("kMGTPE").find(text.back()) != std::string_view::npos;
+  const std::string prefix = prefixed ? text.substr(text.size() - 1) : "";
+  if (prefixed) text.pop_back();
+  return fmt::format("{} {}{}", text, prefix, unit);
+}
+
 std::vector<Tick> linear_ticks(double low, double high, int count) {
   std::vector<Tick> ticks;
   if (!(high > low) || !std::isfinite(high - low)) return ticks;
@@ -217,13 +226,13 @@ std::string palette_style() {
   const std::string light =
       "color-scheme:light;--page:#f7f8fa;--surface:#ffffff;--ink:#1a1d23;--muted:#545b68;"
       "--grid:#e3e6eb;--axis:#8a919e;--accent:#1a5fb8;--good:#0b6e4f;--bad:#a8321e;"
-      "--s0:#5a6170;--s1:#1d6ad0;--s2:#bb4d00;--s3:#0a7a5e;--s4:#7847cf;--s5:#b82a6c;"
-      "--s6:#7a6200;--s7:#0a7494;--s8:#4d6b12";
+      "--s0:#5a6170;--s1:#2156c1;--s2:#b04f06;--s3:#0f7d55;--s4:#8a1f4e;--s5:#673197;"
+      "--s6:#6c5422;--s7:#1b7088;--s8:#4d7518";
   const std::string dark =
       "color-scheme:dark;--page:#121419;--surface:#1a1d24;--ink:#eceef2;--muted:#a9b1bf;"
       "--grid:#2e333d;--axis:#767e8c;--accent:#7db8ff;--good:#5fd3a8;--bad:#ff9b87;"
-      "--s0:#a6aebc;--s1:#6cb0ff;--s2:#ff9a57;--s3:#46cfa8;--s4:#b99cff;--s5:#ff85b6;"
-      "--s6:#dcbb35;--s7:#58c6e8;--s8:#a6cf62";
+      "--s0:#a6aebc;--s1:#82aeff;--s2:#ee9a66;--s3:#66eeb8;--s4:#f95c97;--s5:#b48dfa;"
+      "--s6:#f2d077;--s7:#a0d5eb;--s8:#aadf66";
   return fmt::format(
       ":root{{{}}}\n@media (prefers-color-scheme:dark){{:root{{{}}}}}\n"
       "@media print{{:root{{{};--page:#ffffff}}}}\n",
@@ -241,11 +250,11 @@ std::string plot_style() {
       ".leader{stroke:var(--axis);stroke-width:.8}\n"
       ".plot .solid{fill:var(--c);stroke:var(--surface);stroke-width:1.2}\n"
       ".plot .hollow{fill:var(--surface);stroke:var(--c);stroke-width:1.8}\n"
-      ".plot .fill{fill:var(--c)}.plot .band{fill:var(--c);opacity:.16}\n"
+      ".plot .ring{fill:none}.plot .fill{fill:var(--c)}.plot .band{fill:var(--c);opacity:.16}\n"
       ".plot .curve{fill:none;stroke:var(--c);stroke-width:2;stroke-linejoin:round}\n"
       ".plot .thin{stroke-width:1.2}.plot .dash{stroke-dasharray:5 4}.plot .word{fill:var(--c)}\n";
-  for (int i = 0; i <= series_count; i++) style += fmt::format(".plot .s{0}{{--c:var(--s{0})}}", i);
-  return style + "\n";
+  for (int i = 0; i <= series_count; i++) style += fmt::format(".s{0}{{--c:var(--s{0})}}", i);
+  return style + ".plot .faded{--c:var(--s0)}\n";
 }
 
 std::string standalone_svg(const std::string& svg) {
