@@ -27,8 +27,8 @@ Json kernels_json(const Engine& engine, i64 batch) {
 }
 
 void record_bench(const BenchOptions& o, const Model& model, const Engine& engine,
-                  const SpeedResult& r, const Shares& shares, const Roof& roof, int threads,
-                  const Log& log) {
+                  const SpeedResult& r, const Shares& shares, const Forecast& f,
+                  const std::string& predictor, int threads, const Log& log) {
   if (ledger_path().empty()) return;
   RunRecord run = run_here("bench", threads);
   run.model = o.model;
@@ -36,9 +36,7 @@ void record_bench(const BenchOptions& o, const Model& model, const Engine& engin
   run.protocol = fmt::format("prompt {}, {} steps x {} at context {}, cache {}, {} rounds",
                              r.options.prompt, r.options.generate, r.options.batch,
                              r.options.context, to_string(engine.kv()), r.options.repeats);
-  const Hardware hardware = hardware_of(roof);
-  const Forecast f = forecast(model.spec, hardware, roof, r.options, threads);
-  run.predictor = predictor_of(hardware);
+  run.predictor = predictor;
   const double bytes = static_cast<double>(weight_bytes(model.spec));
   run.figures = {
       {"weight_bytes", "bytes", {}, bytes, {}, {}},
@@ -61,6 +59,12 @@ void record_bench(const BenchOptions& o, const Model& model, const Engine& engin
   record_run(std::move(run), log);
 }
 
+// The Spec with the cache that is in use.
+Spec with_cache(Spec spec, const KvScheme& kv) {
+  spec.kv = kv;
+  return spec;
+}
+
 }  // namespace
 
 void command_bench(const BenchOptions& o, const CommonOptions& common, const Output& out) {
@@ -73,7 +77,10 @@ void command_bench(const BenchOptions& o, const CommonOptions& common, const Out
   const SpeedResult r = measure_speed(engine, o.speed, out.log);
   const Shares shares = shares_of(r, roof, model.spec);
   const bool cached = r.weight_bytes < static_cast<double>(roof.last_level_cache_bytes);
-  record_bench(o, model, engine, r, shares, roof, pool.threads(), out.log);
+  const Hardware hardware = hardware_of(roof);
+  const Forecast f =
+      forecast(with_cache(model.spec, engine.kv()), hardware, roof, r.options, pool.threads());
+  record_bench(o, model, engine, r, shares, f, predictor_of(hardware), pool.threads(), out.log);
   if (out.json)
     return out.result(
         "bench", Json::object({{"model", Json(o.model)},
@@ -95,6 +102,9 @@ void command_bench(const BenchOptions& o, const CommonOptions& common, const Out
                                {"mbu", Json(shares.mbu)},
                                {"prefill_flops_per_second", Json(r.prefill_flops_per_second)},
                                {"mfu", Json(shares.mfu)},
+                               {"predicted_prefill_seconds", Json(f.prefill_seconds)},
+                               {"predicted_decode_step_seconds", Json(f.decode_seconds)},
+                               {"predictor", Json(predictor_of(hardware))},
                                {"fits_last_level_cache", Json(cached)},
                                {"kernels", kernels_json(engine, r.options.batch)},
                                {"prefill_kernels", kernels_json(engine, r.options.prompt)}}));
@@ -109,6 +119,9 @@ void command_bench(const BenchOptions& o, const CommonOptions& common, const Out
       spread(r.decode), r.options.generate, r.options.batch, r.options.context,
       human_bytes(r.bytes_per_token), human_bytes(r.weight_bytes), human_bytes(r.kv_bytes),
       human_rate(r.read_bytes_per_second, "B"), 100 * shares.mbu);
+  text +=
+      fmt::format("  predicted from {}: prefill {:.1f} tokens/s, decode {:.2f} tokens/s\n",
+                  predictor_of(hardware), f.prefill_tokens_per_second, f.decode_tokens_per_second);
   if (cached)
     text +=
         "  note: the weights fit in the last-level cache, so memory bandwidth is not their limit\n";
@@ -122,18 +135,41 @@ void command_bench(const BenchOptions& o, const CommonOptions& common, const Out
 void command_roof(const RoofOptions& o, const CommonOptions& common, const Output& out) {
   Pool pool(common.threads);
   const Roof roof = measure_and_remember(pool, o.seconds, out.log);
-  if (out.json) return out.result("roof", roof_json(roof));
+  const auto rates = o.kernels ? measure_rates_and_remember(pool, 0.06 * o.seconds, out.log)
+                               : std::shared_ptr<const EngineRates>();
+  if (out.json) {
+    Json json = roof_json(roof);
+    if (rates) json.set("engine", to_json(*rates));
+    return out.result("roof", json);
+  }
   Table table({"code", "ISA", "1 thread", fmt::format("{} threads", pool.threads())});
   for (const Roof::Peak& peak : roof.peaks)
     table.add({peak.code, peak.isa, human_rate(peak.flops_per_second_single, "FLOP"),
                human_rate(peak.flops_per_second, "FLOP")});
+  std::string kernels;
+  if (rates) {
+    Table list({"product", "inputs", "1 thread", fmt::format("{} threads", pool.threads())});
+    const auto speed = [](const ProductRate& r, std::size_t i) {
+      const auto& [batch, seconds] = r.seconds_per_weight[i];
+      return batch == 1 ? human_rate(r.bytes_per_weight / seconds, "B")
+                        : human_rate(2 * batch / seconds, "FLOP");
+    };
+    const TeamRates &one = rates->teams.front(), &all = rates->teams.back();
+    for (std::size_t k = 0; k < one.products.size(); k++)
+      for (std::size_t i : {std::size_t{0}, one.products[k].seconds_per_weight.size() - 1})
+        if (!one.products[k].cached)
+          list.add({one.products[k].key,
+                    fmt::format("{:.0f}", one.products[k].seconds_per_weight[i].first),
+                    speed(one.products[k], i), speed(all.products[k], i)});
+    kernels = "\n" + list.text(true);
+  }
   out.text(fmt::format(
       "{}\n  read       {} with {} threads, {} with one\n  cache      {} last level\n  ridge      "
       "{:.1f} FLOP a byte in f32\n\n{}",
       roof.processor, human_rate(roof.read_bytes_per_second, "B"), pool.threads(),
       human_rate(roof.read_bytes_per_second_single, "B"),
       human_bytes(static_cast<double>(roof.last_level_cache_bytes)),
-      peak_flops(roof, false) / roof.read_bytes_per_second, table.text(true)));
+      peak_flops(roof, false) / roof.read_bytes_per_second, table.text(true) + kernels));
 }
 
 void command_compare(const CompareOptions& o, const CommonOptions& common, const Output& out) {

@@ -387,6 +387,9 @@ void define_measure(CLI::App& app, Commands& c, Flags& f) {
   add_common(*bench, f);
 
   CLI::App* roof = app.add_subcommand("roof", "Measure this machine: bandwidth and peak per code");
+  roof->add_flag(
+      "--kernels", c.roof.kernels,
+      "also measure Pare's kernels (minutes): predictions for this machine then stand on them");
   roof->add_option("--seconds", c.roof.seconds, "time of each measurement")
       ->check(CLI::Range(0.01, 60.0))
       ->check(check_number);

@@ -19,6 +19,14 @@ Hardware hardware_of(const Roof& roof) {
   h.bytes_per_second = roof.read_bytes_per_second;
   h.rate["f32"] = peak_flops(roof, false);  // Pare multiplies 16-bit and coded weights as floats
   h.rate["int8"] = peak_flops(roof, true);
+  if (const auto measured = rates_here()) {
+    auto rates = std::make_shared<EngineRates>(*measured);
+    for (TeamRates& team : rates->teams) {
+      if (team.threads == 1) team.bytes_per_second = roof.read_bytes_per_second_single;
+      if (team.threads == roof.threads) team.bytes_per_second = roof.read_bytes_per_second;
+    }
+    h.engine = std::move(rates);
+  }
   return h;
 }
 

@@ -35,8 +35,8 @@ struct ProofFigures {
   SpeedPair speed;
   Shares base_shares, out_shares;
   Forecast base_forecast, out_forecast;
-  std::string predictor;    // what the predictions stand on
-  bool cached = false;      // the base's weights fit in the last-level cache
+  std::string predictor;  // what the predictions stand on
+  bool cached = false;    // the base's weights fit in the last-level cache
 };
 
 // Measures both models. Errors: PV-003 tokenizers that read the text differently, RN-001, CL-005,

@@ -14,34 +14,45 @@
 
 #include "file/io.h"
 #include "kernel/isa.h"
+#include "probe/rates.h"
 
 namespace pare {
 namespace {
 
 constexpr double quick_seconds = 0.05;
 
-std::optional<Roof> remembered(Pool& pool) {
+struct Remembered {
+  std::optional<Roof> roof;
+  std::shared_ptr<const EngineRates> rates;
+};
+
+// What the file holds of this processor and ISA.
+Remembered remembered() {
+  Remembered found;
   const std::string path = roof_file();
-  if (path.empty() || !std::filesystem::exists(path)) return std::nullopt;
+  if (path.empty() || !std::filesystem::exists(path)) return found;
   try {
-    Roof roof = parse_roof(parse_json(read_text_file(path, std::size_t{1} << 20), path));
-    if (roof.processor == processor_name() && roof.threads == pool.threads() &&
-        roof.isa == isa_name(isa_here()))
-      return roof;
+    const Json json = parse_json(read_text_file(path, std::size_t{4} << 20), path);
+    Roof roof = parse_roof(json);
+    if (roof.processor != processor_name() || roof.isa != isa_name(isa_here())) return found;
+    found.roof = std::move(roof);
+    if (const Json* engine = json.find("engine"))
+      found.rates = std::make_shared<EngineRates>(parse_engine_rates(*engine, path));
   } catch (const Error&) {
-    return std::nullopt;
   }
-  return std::nullopt;
+  return found;
 }
 
-void remember(const Roof& roof, const Log& log) {
+void remember(const Roof& roof, const EngineRates* rates, const Log& log) {
   const std::string path = roof_file();
   if (path.empty()) return;
   std::error_code status;
   std::filesystem::create_directories(std::filesystem::path(path).parent_path(), status);
   const std::string part = fmt::format("{}.{}", path, getpid());
   std::ofstream file(part);
-  file << roof_json(roof).dump(2) << "\n";
+  Json json = roof_json(roof);
+  if (rates != nullptr) json.set("engine", to_json(*rates));
+  file << json.dump(2) << "\n";
   file.close();
   if (file) std::filesystem::rename(part, path, status);
   if (!file || status) {
@@ -96,13 +107,27 @@ Roof parse_roof(const Json& json) {
 }
 
 Roof measure_and_remember(Pool& pool, double seconds, const Log& log) {
-  Roof roof = measure_roof(pool, seconds);
-  remember(roof, log);
+  const Roof roof = measure_roof(pool, seconds);
+  remember(roof, remembered().rates.get(), log);
   return roof;
 }
 
+std::shared_ptr<const EngineRates> rates_here() { return remembered().rates; }
+
+std::shared_ptr<const EngineRates> measure_rates_and_remember(Pool& pool, double seconds,
+                                                              const Log& log) {
+  RateOptions options;
+  options.seconds = seconds;
+  if (pool.threads() > 1) options.teams.push_back(pool.threads());
+  auto rates = std::make_shared<EngineRates>(measure_rates(options, log));
+  const Remembered before = remembered();
+  remember(before.roof ? *before.roof : measure_roof(pool, quick_seconds), rates.get(), log);
+  return rates;
+}
+
 Roof roof_here(Pool& pool, const Log& log) {
-  if (std::optional<Roof> roof = remembered(pool)) return *roof;
+  if (std::optional<Roof> roof = remembered().roof; roof && roof->threads == pool.threads())
+    return *roof;
   log.info("measuring this machine's limits (`pare roof` does it more carefully)");
   return measure_and_remember(pool, quick_seconds, log);
 }

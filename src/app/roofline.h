@@ -1,11 +1,13 @@
 // This machine's measured limits, remembered between runs.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 
 #include "app/output.h"
 #include "base/pool.h"
+#include "cost/rates.h"
 #include "kernel/roof.h"
 #include "model/spec.h"
 #include "probe/speed.h"
@@ -23,6 +25,13 @@ Roof parse_roof(const Json&);
 // measurement (which is remembered too, where that is possible).
 Roof roof_here(Pool& pool, const Log& log);
 Roof measure_and_remember(Pool& pool, double seconds, const Log& log);
+
+// The rates of Pare's kernels that `pare roof` remembered on this processor and ISA; null: never
+// measured here.
+std::shared_ptr<const EngineRates> rates_here();
+// Measures and remembers them beside the roof.
+std::shared_ptr<const EngineRates> measure_rates_and_remember(Pool& pool, double seconds,
+                                                              const Log& log);
 
 // Peak of the unit that executes a product: "int8" for integer activations, else "f32"; FLOP/s.
 double peak_flops(const Roof&, bool integer_activations);

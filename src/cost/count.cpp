@@ -161,6 +161,7 @@ class Lister {
     Operation& op = add(at + "attn.mix", Section::attention);
     op.rows = rows();
     op.kv_code = info(load_.kv.keys.code).name;
+    op.heads_per_kv = real(a.heads) / real(heads_stored(stored));
     const double pairs = visible_pairs(a, load_.tokens, load_.context), batch = real(load_.batch);
     if (a.mla())
       latent(op, a, stored, pairs);

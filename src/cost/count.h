@@ -38,6 +38,7 @@ struct Operation {
   Scheme scheme;                  // of a product's matrix
   Activation activation;          // of its input
   std::string kv_code;            // of attention: how the keys it reads are stored
+  double heads_per_kv = 1;        // of attention: queries that share a row
   double flops = 0;
   double weight_bytes = 0, kv_read_bytes = 0, kv_write_bytes = 0;
   double activation_bytes = 0;  // inputs and outputs in 16 bits, for machines that store them

@@ -67,12 +67,18 @@ std::optional<double> product_time(const TeamRates& team, const Operation& op,
   return weights * at_batch(*r, static_cast<double>(op.rows)) * share;
 }
 
-double attention_time(const TeamRates& team, const Operation& op, bool decode) {
-  double seconds = 0;
-  for (const AttentionRate& r : team.attention)
-    if (r.decode == decode && (seconds == 0 || r.keys == op.kv_code))
-      seconds = op.flops * r.seconds_per_flop;
-  return std::max(seconds, op.bytes() / team.bytes_per_second);
+// The rate measured for the nearest sharing of rows; of the cache's code, or of 16 bits.
+double attention_time(const TeamRates& team, const Operation& op) {
+  const AttentionRate* best = nullptr;
+  double least = std::numeric_limits<double>::infinity();
+  for (const AttentionRate& r : team.attention) {
+    if (r.decode != (op.tokens == 1)) continue;
+    const double distance =
+        std::abs(std::log2(static_cast<double>(r.heads_per_kv) / op.heads_per_kv)) +
+        (r.keys == op.kv_code ? 0 : 100);
+    if (distance < least) least = distance, best = &r;
+  }
+  return best == nullptr ? op.bytes() / team.bytes_per_second : op.flops * best->seconds_per_flop;
 }
 
 }  // namespace
@@ -99,7 +105,7 @@ const TeamRates& EngineRates::team(int threads) const {
 double operation_seconds(const EngineRates& rates, const TeamRates& team, const Operation& op,
                          double pass_bytes) {
   if (!op.product) {
-    if (op.flops > 0) return attention_time(team, op, op.tokens == 1);
+    if (op.flops > 0) return attention_time(team, op);
     return op.bytes() / team.bytes_per_second;
   }
   const std::string key = product_key(op.scheme, op.activation, op.in, rates.isa_class);
@@ -133,6 +139,7 @@ Json to_json(const EngineRates& rates) {
     for (const AttentionRate& r : t.attention)
       attention.push_back(Json::object({{"keys", Json(r.keys)},
                                         {"decode", Json(r.decode)},
+                                        {"heads_per_kv", Json(r.heads_per_kv)},
                                         {"seconds_per_flop", Json(r.seconds_per_flop)}}));
     teams.push_back(Json::object({{"threads", Json(t.threads)},
                                   {"bytes_per_second", Json(t.bytes_per_second)},
@@ -181,6 +188,7 @@ EngineRates parse_engine_rates(const Json& j, const std::string& source) try {
     }
     for (const Json& row : team.at("attention").as_array())
       t.attention.push_back({row.at("keys").as_string(), row.at("decode").as_bool(),
+                             std::max<i64>(1, row.at("heads_per_kv").as_int()),
                              positive(row.at("seconds_per_flop"))});
     if (t.threads < 1 || !(t.bytes_per_second > 0))
       fail_input("HW-006", "a measured team has no threads or no bandwidth");

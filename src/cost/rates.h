@@ -27,8 +27,9 @@ struct ProductRate {
 };
 
 struct AttentionRate {
-  std::string keys;     // code of the cache: "f16", "int8", ...
-  bool decode = false;  // one query a sequence; else many
+  std::string keys;      // code of the cache: "f16", "int8", ...
+  bool decode = false;   // one query a sequence; else many
+  i64 heads_per_kv = 1;  // queries that share a row
   double seconds_per_flop = 0;
 };
 

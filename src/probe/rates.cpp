@@ -1,0 +1,316 @@
+// Measuring rates: kernels by themselves where that is possible, differences of whole passes where
+// it is not.
+//
+// A product is timed on matrices of one shape, as many copies as the caches do not hold, or so few
+// that they do. Attention is the difference of two steps of one model that differ in context
+// alone. What is left of the steps of a small model when its products and its attention are taken
+// away is what passes, blocks and elements cost: norms, rotations, waking threads.
+#include "probe/rates.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "base/random.h"
+#include "cost/predict.h"
+#include "engine/engine.h"
+#include "kernel/linear.h"
+#include "number/encode.h"
+
+namespace pare {
+namespace {
+
+double now_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+double median(std::vector<double> v) {
+  std::nth_element(v.begin(), v.begin() + static_cast<std::ptrdiff_t>(v.size() / 2), v.end());
+  return v[v.size() / 2];
+}
+
+// Median seconds of a call, over samples of several calls when it is short.
+template <class F>
+double time_of(double seconds, const F& call) {
+  const double start = now_seconds();
+  call();
+  const double once = std::max(1e-9, now_seconds() - start);
+  const int calls = std::max(1, static_cast<int>(seconds / 9 / once));
+  std::vector<double> samples;
+  const double begin = now_seconds();
+  while (samples.size() < 2 || (now_seconds() - begin < seconds && samples.size() < 99)) {
+    stop_if_interrupted();
+    const double t = now_seconds();
+    for (int i = 0; i < calls; i++) call();
+    samples.push_back((now_seconds() - t) / calls);
+  }
+  return median(std::move(samples));
+}
+
+// ---- products ----
+
+constexpr i64 inputs = 2048, outputs = 4096;
+
+// Each a kernel of its own, or the same with its scales elsewhere.
+constexpr const char* all_products[] = {"f32",
+                                        "bf16",
+                                        "f16",
+                                        "int8:channel",
+                                        "int8:g32",
+                                        "int8:g128",
+                                        "e4m3:channel",
+                                        "int4:channel",
+                                        "int4:g128",
+                                        "int4:g64",
+                                        "int4:g32",
+                                        "int4:g32:asym",
+                                        "int4:g128:asym",
+                                        "int8:channel+int8:token",
+                                        "int4:channel+int8:token",
+                                        "int4:g128+int8:token",
+                                        "int4:g32+int8:token"};
+constexpr const char* all_caches[] = {"f16", "f32", "int8", "int4", "e4m3"};
+constexpr i64 batches[] = {1, 2, 3, 4, 6, 8, 16, 32, 64, 128, 256, 512};
+constexpr i64 few = 8;  // inputs up to which it matters where a matrix comes from
+
+Tensor random_matrix(const Scheme& scheme) {
+  Random random(1);
+  std::vector<float> w(static_cast<std::size_t>(inputs * outputs));
+  for (float& v : w) v = static_cast<float>(random.uniform() - 0.5);
+  FitOptions absmax;
+  absmax.range = Range::absmax;
+  return quantize({w.data(), outputs, inputs}, scheme, absmax);
+}
+
+class Copies {
+ public:
+  Copies(const Tensor& t, const Activation& a, i64 bytes, Pool& pool) {
+    do list_.emplace_back(t, a, 0.0f, isa_here(), pool);
+    while (bytes_each() * static_cast<i64>(list_.size() + 1) <= bytes);
+  }
+  i64 bytes_each() const { return list_[0].bytes_streamed(1); }
+  double bytes_per_weight() const { return static_cast<double>(bytes_each()) / (inputs * outputs); }
+
+  // Seconds a weight of a product with `batch` inputs, one matrix after the other of those that
+  // `bytes` hold.
+  double time(i64 batch, i64 bytes, double seconds, Pool& pool) {
+    x_.resize(static_cast<std::size_t>(batch * inputs), 0.5f);
+    y_.resize(static_cast<std::size_t>(batch * outputs));
+    const auto count =
+        std::clamp<std::size_t>(static_cast<std::size_t>(bytes / bytes_each()), 1, list_.size());
+    std::size_t next = 0;
+    const auto call = [&] {
+      list_[next++ % count].apply({x_.data(), batch, inputs}, {y_.data(), batch, outputs}, pool);
+    };
+    // Once around, so that what stays in the caches is there.
+    if (batch <= few)
+      for (std::size_t i = 0; i < count; i++) call();
+    return time_of(seconds, call) / static_cast<double>(inputs * outputs);
+  }
+
+ private:
+  std::vector<PackedLinear> list_;
+  std::vector<float> x_, y_;
+};
+
+// The largest working set that is read nearly as fast as a small one.
+double measure_cache(double seconds, Pool& pool) {
+  Copies copies(random_matrix(parse_scheme("int8:channel")), {}, i64{256} << 20, pool);
+  double small = 0, held = 0;
+  for (i64 megabytes : {8, 16, 24, 32, 48, 64, 96, 128, 192, 256}) {
+    const double each = copies.time(1, megabytes << 20, seconds, pool);
+    if (small == 0) small = each;
+    if (each > 1.2 * small) break;
+    held = static_cast<double>(megabytes << 20);
+  }
+  return held;
+}
+
+void measure_products(EngineRates& rates, const std::vector<Pool*>& pools, const RateOptions& o,
+                      const Log& log) {
+  const i64 small = i64{8} << 20;
+  const i64 large = std::max<i64>(i64{160} << 20, static_cast<i64>(3 * rates.cache_bytes));
+  std::vector<std::string> products = o.products;
+  if (products.empty()) products.assign(std::begin(all_products), std::end(all_products));
+  Progress progress(log, "products", static_cast<double>(products.size()), "kinds");
+  for (const std::string& p : products) {
+    const std::size_t plus = p.find('+');
+    const Scheme scheme = parse_scheme(p.substr(0, plus));
+    const Activation activation =
+        plus == std::string::npos ? Activation() : parse_activation(p.substr(plus + 1));
+    const std::string key = product_key(scheme, activation, inputs, isa_here());
+    Copies copies(random_matrix(scheme), activation, large, *pools.back());
+    for (std::size_t i = 0; i < pools.size(); i++) {
+      std::vector<ProductRate>& list = rates.teams[i].products;
+      ProductRate far{key, false, copies.bytes_per_weight(), {}}, near = far;
+      near.cached = true;
+      for (i64 batch : batches) {
+        if (batch > o.most_inputs) break;
+        far.seconds_per_weight.emplace_back(batch, copies.time(batch, large, o.seconds, *pools[i]));
+        near.seconds_per_weight.push_back(far.seconds_per_weight.back());
+        if (batch <= few)
+          near.seconds_per_weight.back().second = copies.time(batch, small, o.seconds, *pools[i]);
+      }
+      list.push_back(std::move(far));
+      list.push_back(std::move(near));
+    }
+    progress.add(1);
+  }
+}
+
+// ---- attention and what is left ----
+
+Spec small_llama(i64 dim, i64 inner, i64 blocks, i64 heads, i64 kv_heads, const Scheme& scheme) {
+  Spec spec = known_spec("llama-3.2-1b");
+  spec.blocks.resize(static_cast<std::size_t>(blocks));
+  spec.dim = dim;
+  spec.vocab = 1024;
+  for (Block& b : spec.blocks) {
+    Attention& a = b.attn;
+    a.heads = heads;
+    a.kv_heads = kv_heads;
+    const auto set = [&](Linear& l, i64 in, i64 out) {
+      l.in = in;
+      l.out = out;
+      l.scheme = scheme;
+    };
+    set(a.q, dim, heads * a.qk_dim);
+    set(a.k, dim, kv_heads * a.qk_dim);
+    set(a.v, dim, kv_heads * a.v_dim);
+    set(a.o, heads * a.v_dim, dim);
+    set(b.ffn.gate, dim, inner);
+    set(b.ffn.up, dim, inner);
+    set(b.ffn.down, inner, dim);
+  }
+  spec.head.in = dim;
+  spec.head.out = spec.vocab;
+  return spec;
+}
+
+struct Run {
+  Engine engine;
+  KvCache cache;
+  Run(const Model& model, Pool& pool, const KvScheme& kv, i64 positions)
+      : engine(model, pool, options(kv)), cache(engine.make_cache(positions)) {}
+  static EngineOptions options(const KvScheme& kv) {
+    EngineOptions o;
+    o.kv = kv;
+    return o;
+  }
+  double step(i64 tokens) {
+    const std::vector<std::int32_t> ids(static_cast<std::size_t>(tokens), 5);
+    const Input input{&cache, ids};
+    const double start = now_seconds();
+    engine.step({&input, 1}, Want::last);
+    return now_seconds() - start;
+  }
+  // Median of a step of so many tokens behind `context`, which stays as it is.
+  double again(i64 tokens, i64 context, double seconds) {
+    while (cache.size() < context) step(std::min<i64>(512, context - cache.size()));
+    std::vector<double> samples;
+    const double begin = now_seconds();
+    while (samples.size() < 3 || (now_seconds() - begin < seconds && samples.size() < 200)) {
+      stop_if_interrupted();
+      cache.truncate(context);
+      samples.push_back(step(tokens));
+    }
+    cache.truncate(context);
+    return median(std::move(samples));
+  }
+};
+
+void measure_attention(EngineRates& rates, const std::vector<Pool*>& pools, const RateOptions& o,
+                       const Log& log) {
+  constexpr i64 heads = 16, near = 64, far = 1600, chunk = 256;
+  const double seconds = o.seconds;
+  std::vector<std::string> caches = o.caches;
+  if (caches.empty()) caches.assign(std::begin(all_caches), std::end(all_caches));
+  Progress progress(log, "attention", static_cast<double>(2 * caches.size()), "caches");
+  for (i64 share : {1, 4}) {
+    const Spec spec = small_llama(256, 256, 1, heads, heads / share, parse_scheme("bf16"));
+    const Model model = random_model(spec, 1, Code::bf16);
+    for (const std::string& cache : caches) {
+      const KvScheme kv = parse_kv_scheme(cache);
+      for (std::size_t i = 0; i < pools.size(); i++) {
+        Run run(model, *pools[i], kv, far + chunk);
+        for (bool decode : {true, false}) {
+          const i64 tokens = decode ? 1 : chunk;
+          Load a, b;
+          a.tokens = b.tokens = tokens;
+          a.context = near;
+          b.context = far;
+          const double flops = sum(operations(spec, b)).flops - sum(operations(spec, a)).flops;
+          run.cache.truncate(0);
+          const double first = run.again(tokens, near, decode ? seconds : 3 * seconds);
+          const double second = run.again(tokens, far, decode ? 2 * seconds : 6 * seconds);
+          rates.teams[i].attention.push_back(
+              {cache, decode, share, std::max(0.0, second - first) / flops});
+        }
+      }
+      progress.add(1);
+    }
+  }
+}
+
+// Seconds of a pass that its operations do not explain.
+double residual(Run& run, const EngineRates& rates, const TeamRates& team, i64 tokens,
+                double seconds) {
+  Load load;
+  load.tokens = tokens;
+  load.context = 64;
+  load.kv = run.cache.scheme();
+  load.packed = true;
+  const double measured = run.again(tokens, load.context, seconds);
+  const std::vector<Operation> list = operations(run.engine.spec(), load);
+  const double bytes = sum(list).weight_bytes;
+  double explained = 0;
+  for (const Operation& op : list) explained += operation_seconds(rates, team, op, bytes);
+  return measured - explained;
+}
+
+void measure_rest(EngineRates& rates, const std::vector<Pool*>& pools, double seconds) {
+  constexpr i64 shallow = 2, deep = 6, rows = 128;
+  const Scheme scheme = parse_scheme("int8:channel");
+  const Model low = random_model(small_llama(512, 1536, shallow, 8, 2, scheme), 1, Code::bf16);
+  const Model high = random_model(small_llama(512, 1536, deep, 8, 2, scheme), 1, Code::bf16);
+  for (std::size_t i = 0; i < pools.size(); i++) {
+    TeamRates& team = rates.teams[i];
+    Run a(low, *pools[i], Code::f16, 64 + rows), b(high, *pools[i], Code::f16, 64 + rows);
+    const double ra = residual(a, rates, team, 1, 5 * seconds);
+    const double rb = residual(b, rates, team, 1, 5 * seconds);
+    team.seconds_per_block = std::max(0.0, (rb - ra) / (deep - shallow));
+    team.seconds_per_pass = std::max(0.0, ra - shallow * team.seconds_per_block);
+    const double wide = residual(b, rates, team, rows, 5 * seconds);
+    const double fixed = team.seconds_per_pass + deep * team.seconds_per_block;
+    team.seconds_per_element =
+        std::max(0.0, wide - fixed) / (rows * vector_elements(b.engine.spec()));
+  }
+}
+
+}  // namespace
+
+EngineRates measure_rates(const RateOptions& o, const Log& log) {
+  EngineRates rates;
+  rates.isa_class = isa_here();
+  rates.isa = isa_name(rates.isa_class);
+  std::vector<std::unique_ptr<Pool>> owned;
+  std::vector<Pool*> pools;
+  for (int threads : o.teams) {
+    owned.push_back(std::make_unique<Pool>(threads));
+    pools.push_back(owned.back().get());
+    TeamRates team;
+    team.threads = threads;
+    rates.teams.push_back(team);
+  }
+  rates.cache_bytes = measure_cache(o.seconds, *pools.back());
+  measure_products(rates, pools, o, log);
+  for (TeamRates& team : rates.teams)
+    for (const ProductRate& r : team.products)
+      if (!r.cached)
+        team.bytes_per_second = std::max(team.bytes_per_second,
+                                         r.bytes_per_weight / r.seconds_per_weight.front().second);
+  measure_attention(rates, pools, o, log);
+  measure_rest(rates, pools, o.seconds);
+  return rates;
+}
+
+}  // namespace pare

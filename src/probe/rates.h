@@ -1,0 +1,25 @@
+// How fast Pare's kernels are on this machine: what predictions for it stand on (cost/rates.h).
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/log.h"
+#include "base/pool.h"
+#include "cost/rates.h"
+
+namespace pare {
+
+struct RateOptions {
+  std::vector<int> teams = {1};       // threads; ascending
+  double seconds = 0.03;              // of each measurement; the median of its repeats counts
+  std::vector<std::string> products;  // "int4:g32", "int8:channel+int8:token"; empty: all kinds
+  std::vector<std::string> caches;    // "f16", "int8"; empty: all kinds
+  i64 most_inputs = 512;              // of a product
+};
+
+// Products of every kind with 1 to 512 inputs, from memory and from the caches; attention over
+// every kind of cache; what a pass, a block and an element cost beside. About a minute a team.
+EngineRates measure_rates(const RateOptions&, const Log&);
+
+}  // namespace pare

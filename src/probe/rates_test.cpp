@@ -1,0 +1,111 @@
+// Measured rates: complete, of the right size, and what predictions make of them.
+#include "probe/rates.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "cost/predict.h"
+#include "model/model.h"
+
+namespace pare {
+namespace {
+
+TEST(MeasuredRates, CoverWhatIsAskedFor) {
+  RateOptions o;
+  o.teams = {1, 2};
+  o.seconds = 0.001;
+  o.products = {"int8:channel", "int4:g32+int8:token"};
+  o.caches = {"f16"};
+  o.most_inputs = 4;
+  const EngineRates rates = measure_rates(o, Log{.quiet = true});
+  EXPECT_EQ(rates.isa_class, isa_here());
+  ASSERT_EQ(rates.teams.size(), 2u);
+  for (const TeamRates& team : rates.teams) {
+    ASSERT_EQ(team.products.size(), 4u) << "from memory and from the caches";
+    for (const ProductRate& r : team.products) {
+      EXPECT_GT(r.bytes_per_weight, 0.4);
+      ASSERT_EQ(r.seconds_per_weight.size(), 4u);
+      for (const auto& [batch, seconds] : r.seconds_per_weight) {
+        EXPECT_GT(seconds, 0);
+        EXPECT_TRUE(std::isfinite(seconds));
+      }
+    }
+    EXPECT_EQ(team.attention.size(), 4u) << "decode and prefill, rows shared and not";
+    EXPECT_GT(team.bytes_per_second, 0);
+    EXPECT_GE(team.seconds_per_block, 0);
+  }
+  const EngineRates again = parse_engine_rates(parse_json(to_json(rates).dump(), "rates"), "rates");
+  EXPECT_EQ(to_json(again).dump(), to_json(rates).dump());
+}
+
+// One product of known rates, so that the arithmetic of predictions can be done by hand.
+std::shared_ptr<EngineRates> known_rates() {
+  auto rates = std::make_shared<EngineRates>();
+  rates->isa_class = isa_here();
+  rates->cache_bytes = 1e6;
+  TeamRates team;
+  team.bytes_per_second = 1e10;
+  const std::string key = product_key(parse_scheme("bf16"), {}, 2048, isa_here());
+  team.products.push_back({key, false, 2, {{1, 2e-10}, {4, 2e-10}, {8, 4e-10}}});
+  team.products.push_back({key, true, 2, {{1, 1e-10}, {4, 2e-10}, {8, 4e-10}}});
+  team.attention.push_back({"f16", true, 4, 1e-9});
+  team.seconds_per_pass = 1e-3;
+  team.seconds_per_block = 1e-4;
+  rates->teams.push_back(team);
+  return rates;
+}
+
+TEST(Predictions, AddUpWhatWasMeasured) {
+  Hardware h;
+  h.memory_bytes = 1e12;
+  h.bytes_per_second = 1e10;
+  h.rate = {{"f32", 1e11}};
+  h.engine = known_rates();
+  Spec spec = known_spec("llama-3.2-1b");
+  for (auto& [name, linear] : linears(spec)) linear->scheme = parse_scheme("bf16");
+  spec.embed = parse_scheme("bf16");
+  Load load;
+  load.context = 99;
+  const auto seconds = [&](i64 batch) {
+    load.batch = batch;
+    return predict_pass(spec, h, load, 1).seconds;
+  };
+  const double weights = 2048.0 * 128256 + 16 * (2048.0 * (2048 * 2 + 512 * 2) + 3 * 2048.0 * 8192);
+  const double attention = 16 * 4.0 * 32 * 64 * 100;
+  const double fixed = 1e-3 + 16 * 1e-4;
+  EXPECT_NEAR(seconds(1), weights * 2e-10 + attention * 1e-9 + fixed, 1e-4);
+  EXPECT_NEAR(seconds(6), weights * 3e-10 + 6 * attention * 1e-9 + fixed, 1e-4) << "between points";
+  EXPECT_NEAR(seconds(16), weights * 8e-10 + 16 * attention * 1e-9 + fixed, 2e-4) << "beyond them";
+}
+
+TEST(Predictions, SmallModelsComeFromTheCaches) {
+  const auto rates = known_rates();
+  Operation op;
+  op.product = true;
+  op.rows = 1;
+  op.in = op.out = 2048;
+  op.scheme = parse_scheme("bf16");
+  const double n = 2048.0 * 2048;
+  const TeamRates& team = rates->teams[0];
+  EXPECT_NEAR(operation_seconds(*rates, team, op, 5e5), n * 1e-10, 1e-9);
+  EXPECT_NEAR(operation_seconds(*rates, team, op, 1.5e6), n * 1.5e-10, 1e-9);
+  EXPECT_NEAR(operation_seconds(*rates, team, op, 9e6), n * 2e-10, 1e-9);
+}
+
+TEST(MeasuredRates, DamagedFilesAreRefused) {
+  Json json = to_json(*known_rates());
+  EXPECT_NO_THROW(parse_engine_rates(json, "file"));
+  Json broken = json;
+  broken.set("cache_bytes", -1.0);
+  EXPECT_THROW(parse_engine_rates(broken, "file"), Error);
+  broken = json;
+  broken.set("teams", Json::array());
+  EXPECT_THROW(parse_engine_rates(broken, "file"), Error);
+  broken = json;
+  broken.erase("isa");
+  EXPECT_THROW(parse_engine_rates(broken, "file"), Error);
+}
+
+}  // namespace
+}  // namespace pare
