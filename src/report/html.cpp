@@ -93,7 +93,7 @@ std::string HtmlTable::html() const {
   const auto classes = [&](std::size_t c) { return right[c] ? " class=\"num\"" : ""; };
   std::string out = fmt::format(
       "<div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-labelledby=\"{0}\">\n<table>\n"
-      "<caption id=\"{0}\">{1}</caption>\n<thead><tr>",
+      "<caption id=\"{0}\"><span>{1}</span></caption>\n<thead><tr>",
       id_, with_code(caption_));
   for (std::size_t c = 0; c < header_.size(); c++)
     out += fmt::format("<th scope=\"col\"{}>{}</th>", classes(c), escape_markup(header_[c]));
@@ -125,6 +125,13 @@ std::string definitions(const std::vector<std::pair<std::string, std::string>>& 
 std::string details(std::string_view summary, const std::string& html, bool open) {
   return fmt::format("<details{}><summary>{}</summary>\n{}</details>\n", open ? " open" : "",
                      escape_markup(summary), html);
+}
+
+std::string framed_details(std::string_view summary, const std::string& html, bool open) {
+  return fmt::format(
+      "<details class=\"framed\"{}><summary>{}</summary>\n<div "
+      "class=\"inner\">{}</div></details>\n",
+      open ? " open" : "", escape_markup(summary), html);
 }
 
 std::string figure(const std::string& id, std::string_view caption, PlotFrame wide,

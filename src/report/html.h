@@ -38,6 +38,8 @@ class HtmlTable {
 // Names and values. A value of several lines keeps them.
 std::string definitions(const std::vector<std::pair<std::string, std::string>>& items);
 std::string details(std::string_view summary, const std::string& html, bool open = false);
+// The same for a whole part of a section, in a frame.
+std::string framed_details(std::string_view summary, const std::string& html, bool open = false);
 
 // A plot in two sizes, of which the style shows the one that fits; the caption says how to read it.
 using Draw = std::function<std::string(const PlotFrame&)>;

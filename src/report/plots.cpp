@@ -50,7 +50,34 @@ std::vector<LegendEntry> series_legend(const std::vector<std::string>& names) {
   return legend;
 }
 
-// The slope of the memory and the level of each unit, with their names.
+// The levels of the units, highest first; units of one rate share a level.
+std::vector<RooflinePlot::Ceiling> levels_of(const RooflinePlot& plot) {
+  std::vector<RooflinePlot::Ceiling> levels;
+  for (const auto& c : plot.ceilings)
+    if (c.flops_per_second > 0) levels.push_back(c);
+  std::sort(levels.begin(), levels.end(), [](const auto& a, const auto& b) {
+    return a.flops_per_second > b.flops_per_second ||
+           (a.flops_per_second == b.flops_per_second && a.code < b.code);
+  });
+  for (std::size_t i = 1; i < levels.size();) {
+    if (levels[i].flops_per_second != levels[i - 1].flops_per_second) {
+      i++;
+      continue;
+    }
+    levels[i - 1].code += ", " + levels[i].code;
+    levels.erase(levels.begin() + static_cast<std::ptrdiff_t>(i));
+  }
+  return levels;
+}
+
+// Where the level of a unit begins: at the slope of the memory.
+double begin_of(const RooflinePlot& plot, const RooflinePlot::Ceiling& c, const Area& area) {
+  const double ridge =
+      plot.bytes_per_second > 0 ? c.flops_per_second / plot.bytes_per_second : area.x.low;
+  return area.x.at(ridge);
+}
+
+// The slope of the memory and the level of each unit.
 void draw_ceilings(Svg& svg, const RooflinePlot& plot, const Area& area) {
   const double peak = peak_of(plot), bandwidth = plot.bytes_per_second;
   const auto at = [&](double x, double y) { return std::pair{area.x.at(x), area.y.at(y)}; };
@@ -61,43 +88,37 @@ void draw_ceilings(Svg& svg, const RooflinePlot& plot, const Area& area) {
     const std::vector slope = {at(begin, begin * bandwidth), at(end, end * bandwidth)};
     if (end > begin) svg.path(slope, "s0 curve");
     if (end > begin) svg.keep_free_along(slope);
-    const auto [x, y] = at(begin, begin * bandwidth);
-    const std::string words = "memory " + with_unit(bandwidth, "B/s");
-    const double w = text_width(words, text_size);
-    const double baseline = std::min(y - 2, area.y.from - 8);
-    svg.text(x + 30, baseline, Anchor::start, "t muted", words);
-    svg.keep_free({x + 30, baseline - 12, w, 16});
   }
-  double last = -1e9;
-  std::vector<RooflinePlot::Ceiling> sorted = plot.ceilings;
-  std::sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) {
-    return a.flops_per_second > b.flops_per_second ||
-           (a.flops_per_second == b.flops_per_second && a.code < b.code);
-  });
-  for (std::size_t i = 1; i < sorted.size();) {  // units of one rate share a line
-    if (sorted[i].flops_per_second != sorted[i - 1].flops_per_second) {
-      i++;
-      continue;
-    }
-    sorted[i - 1].code += ", " + sorted[i].code;
-    sorted.erase(sorted.begin() + static_cast<std::ptrdiff_t>(i));
+  for (const auto& c : levels_of(plot)) {
+    const double x = begin_of(plot, c, area), y = area.y.at(c.flops_per_second);
+    if (x >= area.x.to) continue;
+    svg.line(x, y, area.x.to, y, c.flops_per_second == peak ? "s0 curve" : "s0 curve thin dash");
+    svg.keep_free_along({{x, y}, {area.x.to, y}});
   }
-  for (const auto& c : sorted) {
-    if (!(c.flops_per_second > 0)) continue;
-    const double ridge = bandwidth > 0 ? c.flops_per_second / bandwidth : area.x.low;
-    const double y = area.y.at(c.flops_per_second);
-    if (ridge < area.x.high)
-      svg.line(area.x.at(ridge), y, area.x.to, y,
-               c.flops_per_second == peak ? "s0 curve" : "s0 curve thin dash");
-    if (ridge < area.x.high) svg.keep_free_along({{area.x.at(ridge), y}, {area.x.to, y}});
+}
+
+// Their names, after the marks: each where its line has room, from the right end on.
+void name_ceilings(Svg& svg, const RooflinePlot& plot, const Area& area) {
+  for (const auto& c : levels_of(plot)) {
+    const double begin = begin_of(plot, c, area), y = area.y.at(c.flops_per_second);
     const std::string words = c.code + " " + with_unit(c.flops_per_second, "FLOP/s");
-    // Levels that lie close together put their names below one another.
-    const double baseline = std::max(y - 5, last + 14);
     const double w = text_width(words, text_size);
-    svg.text(area.x.to, baseline, Anchor::end, "t muted", words);
-    svg.keep_free({area.x.to - w, baseline - 12, w, 15});
-    last = baseline;
+    bool placed = false;
+    for (double right = area.x.to; !placed && right - w >= std::min(begin, area.x.to - w);
+         right -= 24)
+      for (const double top : {y - 17, y + 3}) {
+        const Box box{right - w, top, w, 14};
+        if (placed || !svg.is_free(box)) continue;
+        svg.text(right, top + 11, Anchor::end, "t muted", words);
+        svg.keep_free(box);
+        placed = true;
+      }
+    if (!placed) svg.label(area.x.to - w / 2, y, words, "t muted", area.box);
   }
+  if (plot.bytes_per_second <= 0) return;
+  const double x = std::max(area.x.low, area.y.low / plot.bytes_per_second);
+  svg.label(area.x.at(1.3 * x), area.y.at(1.3 * x * plot.bytes_per_second),
+            "memory " + with_unit(plot.bytes_per_second, "B/s"), "t muted", area.box);
 }
 
 std::string point_tip(const RooflinePlot& plot, const RooflinePlot::Point& p) {
@@ -188,6 +209,7 @@ std::string roofline_svg(const RooflinePlot& plot, const PlotFrame& frame) {
   draw_ceilings(svg, plot, area);
   draw_moves(svg, plot, area);
   draw_points(svg, plot, area);
+  name_ceilings(svg, plot, area);
   draw_legend(svg, legend, left_margin, frame.height - foot,
               frame.width - left_margin - right_margin);
   return svg.done();

@@ -150,7 +150,7 @@ std::string prediction_svg(const PredictionPlot& plot, const PlotFrame& frame) {
   // Only what missed the band is named: the others are where they should be.
   for (const auto& p : plot.points)
     if (p.predicted > 0 && p.measured > 0 && std::abs(p.predicted / p.measured - 1) > plot.band)
-      svg.label(x.at(p.measured), y.at(p.predicted), fit_text(p.name, text_size, box.width / 2.5),
+      svg.label(x.at(p.measured), y.at(p.predicted), fit_text(p.name, text_size, box.width / 1.6),
                 "t muted", box);
   return svg.done();
 }

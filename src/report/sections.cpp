@@ -162,7 +162,7 @@ std::string stats(const Report& r, const ReportModel& m) {
 std::string gate_text(const std::string& name, double value) {
   if (name == "max_bytes") return with_unit(value, "B");
   if (name == "min_speedup") return fmt::format("{:.2f}\u00D7", value);
-  return name == "max_kl" ? short_number(value) + " nats" : short_number(value);
+  return name == "max_kl" ? short_number(value) + "\u00A0nats" : short_number(value);
 }
 
 std::string gates(const ReportModel& m) {

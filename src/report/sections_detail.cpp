@@ -128,7 +128,8 @@ Section layers(const Report& r) {
     }
     const std::string figures = layer_figures(r.models[i], rows, i);
     // Seven plots a model are many: of several models the first is open.
-    html += r.models.size() == 1 ? figures : details(r.models[i].name, figures, html.empty());
+    html +=
+        r.models.size() == 1 ? figures : framed_details(r.models[i].name, figures, html.empty());
   }
   if (!without.empty())
     html += paragraph(
@@ -193,12 +194,14 @@ Section predicted(const Report& r) {
     PredictionPlot& plot = plots[p.unit];
     plot.quantity = p.unit;
     plot.points.push_back(
-        {fmt::format("{} {}", p.series == 0 ? base_of(r) : p.model, short_heading(p.metric)),
-         p.series, p.predicted, p.measured});
+        {fmt::format("{} {}", p.series == 0 ? "base" : p.model, short_heading(p.metric)), p.series,
+         p.predicted, p.measured});
   }
   std::vector<std::string> svgs;
+  const bool large = plots.size() < 4;
   for (auto& [unit, plot] : plots)
-    svgs.push_back(prediction_svg(plot, {fmt::format("plot-predicted-{}", svgs.size()), 300, 290}));
+    svgs.push_back(prediction_svg(plot, {fmt::format("plot-predicted-{}", svgs.size()),
+                                         large ? 300.0 : 240.0, large ? 290.0 : 245.0}));
   std::vector<double> errors;
   for (const Predicted& p : list)
     if (p.measured != 0 && p.metric != "weight_bytes")
@@ -220,7 +223,7 @@ Section predicted(const Report& r) {
       "A mark on the line is a prediction that held; the band is 5\u00A0% to both sides, and what "
       "lies outside is named. One plot for each unit.",
       svgs, table.rows() > 8 ? details("Figures of these plots", table.html()) : table.html(),
-      true);
+      large);
   return {"predicted", "Predicted and measured", html};
 }
 
@@ -275,7 +278,7 @@ Section provenance(const Report& r) {
     html += fmt::format("<h3>{} (base)</h3>\n", escape_markup(r.base->name)) + definitions(facts);
   }
   for (std::size_t i = 0; i < r.models.size(); i++)
-    html += r.models.size() > 1 ? details(r.models[i].name, provenance_of(r, r.models[i], i))
+    html += r.models.size() > 1 ? framed_details(r.models[i].name, provenance_of(r, r.models[i], i))
                                 : fmt::format("<h3>{}</h3>\n", escape_markup(r.models[i].name)) +
                                       provenance_of(r, r.models[i], i);
   return {"provenance", "Provenance", html};

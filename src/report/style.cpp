@@ -53,9 +53,15 @@ figcaption{color:var(--muted);font-size:.92rem;max-width:46rem;margin-top:.5rem}
 .grid.large{grid-template-columns:repeat(auto-fill,minmax(min(100%,17rem),1fr))}
 details{margin-top:.8rem}
 summary{cursor:pointer;color:var(--accent);font-size:.94rem;width:fit-content;padding:.15rem 0}
+.framed{border:1px solid var(--grid);border-radius:.5rem;padding:.5rem .9rem}
+.framed>summary{font-weight:600}
+.framed>.inner{padding:.2rem 0 .4rem}
+.framed figure:first-child{margin-top:.4rem}
 .scroll{overflow-x:auto;margin-top:.7rem}
 table{border-collapse:collapse;font-size:.92rem;min-width:100%}
 caption{text-align:left;color:var(--muted);font-size:.88rem;padding:.2rem 0 .4rem}
+caption span{display:inline-block;position:sticky;left:0;max-width:min(46rem,calc(100vw - 4.2rem))}
+th:first-child{position:sticky;left:0;background:var(--surface)}
 th,td{text-align:left;padding:.38rem .9rem .38rem 0;border-bottom:1px solid var(--grid);white-space:nowrap;
 font-weight:400}
 th:last-child,td:last-child{padding-right:0}
@@ -89,7 +95,7 @@ h2{border-bottom:1.5px solid var(--axis);padding-bottom:.2rem}
 h2,h3,caption,summary{break-after:avoid}
 .card,.grid>div,svg,tr,.facts>div{break-inside:avoid}
 details:not([open]){display:none}
-.scroll{overflow:visible}
+.scroll{overflow:visible}th:first-child,caption span{position:static}
 table{font-size:8pt}th,td{white-space:normal;padding-right:.5rem}
 pre{white-space:pre-wrap}
 }

@@ -187,6 +187,11 @@ void Svg::axes(const Axis& x, const Axis& y, std::string_view x_title, std::stri
   text(0, top - 12, Anchor::start, "t", y_title);
 }
 
+bool Svg::is_free(const Box& box) const {
+  return std::none_of(taken_.begin(), taken_.end(),
+                      [&](const Box& other) { return overlap(box, other); });
+}
+
 void Svg::keep_free_along(const std::vector<std::pair<double, double>>& points) {
   for (std::size_t i = 1; i < points.size(); i++) {
     const auto [x1, y1] = points[i - 1];
@@ -218,9 +223,7 @@ bool Svg::label(double x, double y, std::string_view words, std::string_view cla
       const bool inside = place.x >= bounds.x && place.y >= bounds.y &&
                           place.x + w <= bounds.x + bounds.width &&
                           place.y + h <= bounds.y + bounds.height;
-      if (!inside || std::any_of(taken_.begin(), taken_.end(),
-                                 [&](const Box& other) { return overlap(place, other); }))
-        continue;
+      if (!inside || !is_free(place)) continue;
       if (far > 10)
         line(x, y, std::clamp(x, place.x, place.x + w), std::clamp(y, place.y, place.y + h),
              "leader");

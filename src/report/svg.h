@@ -89,6 +89,7 @@ class Svg {
   // Obstacles and labels: a label goes to the first free place around its point, farther ones with
   // a leader line; false when there is none inside `bounds`, and nothing is drawn then.
   void keep_free(const Box& box) { taken_.push_back(box); }
+  bool is_free(const Box& box) const;
   void keep_free_along(const std::vector<std::pair<double, double>>& points);
   bool label(double x, double y, std::string_view text, std::string_view classes,
              const Box& bounds);

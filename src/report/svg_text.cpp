@@ -176,7 +176,10 @@ std::vector<Tick> log_ticks(double low, double high, int count) {
     }
   if (labels < 3) return linear_ticks(low, high, count);
   const int every = std::max(1, static_cast<int>(std::ceil(decades / std::max(1, count))));
-  const bool dense = labels <= count + 1;
+  int powers = 0;  // of ten within the range
+  for (int k = first; k <= last; k++)
+    powers += std::pow(10, k) >= low * 0.999999 && std::pow(10, k) <= high * 1.000001 ? 1 : 0;
+  const bool dense = labels <= count + 1 || powers < 2;
   for (int k = first; k <= last; k++)
     for (int digit = 1; digit <= 9; digit++) {
       const double value = digit * std::pow(10, k);
