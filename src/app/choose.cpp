@@ -4,33 +4,16 @@
 // solved from it without a forward pass.
 #include <algorithm>
 
+#include "app/calibration.h"
 #include "app/commands.h"
+#include "app/evidence.h"
 #include "choose/bits.h"
 #include "file/io.h"
-#include "file/publish.h"
 #include "probe/sensitivity.h"
 #include "recipe/bits.h"
-#include "text/tokenizer.h"
 
 namespace pare {
 namespace {
-
-// Codes that are also run at their width. Five and six bits are run as bytes: who wants to save
-// storage alone may name them.
-constexpr const char* default_candidates[] = {"int2:g64",  "int3:g128", "int3:g64", "int3:g32",
-                                              "int4:g128", "int4:g64",  "int4:g32", "int8:channel"};
-
-std::vector<Scheme> candidates_of(const ChooseBitsOptions& o) {
-  std::vector<std::string> words = o.candidates;
-  if (words.empty()) words.assign(std::begin(default_candidates), std::end(default_candidates));
-  std::vector<Scheme> schemes;
-  for (const std::string& word : words) {
-    const Scheme scheme = parse_scheme(word);
-    if (std::find(schemes.begin(), schemes.end(), scheme) == schemes.end())
-      schemes.push_back(scheme);
-  }
-  return schemes;
-}
 
 bool any_match(const std::vector<std::string>& patterns, const std::string& name,
                std::vector<bool>& used) {
@@ -71,23 +54,9 @@ std::vector<std::string> matrices_of(const Spec& spec, const ChooseBitsOptions& 
 std::vector<Sequence> calibration(const Model& model, const ChooseBitsOptions& o, Pool& pool,
                                   std::string& words) {
   const i64 window = std::min(o.window, model.spec.max_positions);
-  if (!o.text.empty()) {
-    if (model.tokenizer.empty())
-      fail_input("RN-001", "the model has no tokenizer, so text cannot be read",
-                 {{"model", o.model}}, "give --tokenizer FILE, or leave out --text");
-    words = o.text == "-" ? "standard input" : o.text;
-    const auto ids = load_tokenizer(model.tokenizer).encode(read_text_argument(o.text));
-    for (std::int32_t id : ids)
-      if (id < 0 || id >= model.spec.vocab)
-        fail_input("CL-005", "a token id is outside the model's vocabulary",
-                   {{"found", std::to_string(id)},
-                    {"need", fmt::format("0 to {}", model.spec.vocab - 1)}});
-    return cut_text(ids, o.tokens, window);
-  }
-  const std::int32_t first = model.tokenizer.empty() ? -1 : load_tokenizer(model.tokenizer).bos();
-  words = fmt::format("text written by the model, seed {}", o.seed);
-  Engine engine(model, pool);
-  return self_written(engine, first < model.spec.vocab ? first : -1, o.tokens, window, o.seed);
+  words = words_of_text(o.text, o.seed);
+  if (o.text.empty()) return written_text(model, o.tokens, window, o.seed, pool);
+  return cut_text(ids_of_text(model, o.text), o.tokens, window);
 }
 
 struct Measured {
@@ -99,7 +68,7 @@ Measured measure(const Model& model, const ChooseBitsOptions& o, Pool& pool, con
   Measured m;
   SensitivityJob job;
   job.matrices = matrices_of(model.spec, o);
-  job.candidates = candidates_of(o);
+  job.candidates = candidate_schemes(o.candidates);
   FitOptions fit;
   fit.range = parse_range(o.range);
   job.round = [fit, &pool](const std::string&, const Tensor& weights, const Scheme& scheme) {
@@ -109,13 +78,13 @@ Measured measure(const Model& model, const ChooseBitsOptions& o, Pool& pool, con
   job.sequences = calibration(model, o, pool, s.text);
   m.text = job.sequences;
   s.base = o.model;
+  s.model = identity_of(model, log);
+  s.data = fingerprint_of(job.sequences);
   s.rounding = "rounded to nearest, range " + o.range;
   for (const Sequence& sequence : job.sequences) s.tokens += static_cast<i64>(sequence.ids.size());
   const auto kl = measure_sensitivities(model, job, pool, log);
   for (std::size_t i = 0; i < job.matrices.size(); i++) {
-    MatrixLosses matrix{job.matrices[i], model.spec.vocab, model.spec.dim, {}};
-    for (const auto& [name, linear] : linears(model.spec))
-      if (name == matrix.name) matrix.rows = linear->out, matrix.cols = linear->in;
+    MatrixLosses matrix = shape_of(model.spec, job.matrices[i]);
     for (std::size_t c = 0; c < job.candidates.size(); c++)
       matrix.options.push_back(
           {job.candidates[c], stored_bytes(job.candidates[c], matrix.rows, matrix.cols), kl[i][c]});
@@ -125,10 +94,10 @@ Measured measure(const Model& model, const ChooseBitsOptions& o, Pool& pool, con
 }
 
 // What the file holds; flags that say something else are refused.
-Sensitivities remembered(const ChooseBitsOptions& o, const Spec& spec) {
+Sensitivities remembered(const ChooseBitsOptions& o, const Model& model, const Log& log) {
   const Sensitivities s =
       parse_sensitivities(read_text_file(o.sensitivities, std::size_t{64} << 20), o.sensitivities);
-  check(s, spec);
+  check(s, model.spec, identity_of(model, log));
   if (!o.candidates.empty() || (!o.text.empty() && !o.verify) || !o.only.empty() || !o.skip.empty())
     fail(Exit::usage, "CH-004", "the sensitivities have been measured before",
          {{"file", o.sensitivities}},
@@ -143,18 +112,12 @@ std::vector<Sequence> same_text(const Model& model, const ChooseBitsOptions& o,
   std::vector<Sequence> text = calibration(model, o, pool, words);
   i64 tokens = 0;
   for (const Sequence& sequence : text) tokens += static_cast<i64>(sequence.ids.size());
-  if (words != s.text || tokens != s.tokens)
+  if (words != s.text || tokens != s.tokens || fingerprint_of(text) != s.data)
     fail(Exit::usage, "CH-005", "--verify needs the text that the sensitivities were measured on",
-         {{"found", fmt::format("{} tokens of {}", tokens, words)},
-          {"need", fmt::format("{} tokens of {}", s.tokens, s.text)}},
+         {{"found", fmt::format("{} tokens of {}, {}", tokens, words, fingerprint_of(text))},
+          {"need", fmt::format("{} tokens of {}, {}", s.tokens, s.text, s.data)}},
          "give the same --text, --tokens and --seed");
   return text;
-}
-
-void write_text(const std::string& path, bool force, const std::string& text) {
-  Publisher publisher(path, force);
-  write_file(publisher.path(), text);
-  publisher.commit();
 }
 
 double measure_mixture(const Model& base, const std::string& recipe,
@@ -232,7 +195,7 @@ void command_choose_bits(const ChooseBitsOptions& o, const CommonOptions& common
   Measured m;
   const bool known = !o.sensitivities.empty() && std::filesystem::exists(o.sensitivities);
   if (known) {
-    m.sensitivities = remembered(o, model.spec);
+    m.sensitivities = remembered(o, model, out.log);
     if (o.verify) m.text = same_text(model, o, m.sensitivities, pool);
   } else {
     m = measure(model, o, pool, out.log);

@@ -52,6 +52,9 @@ const std::map<std::string, const char*> examples = {
      "pare choose bits models/pare-tales --budget 4.25 --tokens 128 "
      "--candidates int3:g64,int4:g64,int8:channel -o mixed.toml\n"
      "pare quantize models/pare-tales --recipe mixed.toml -o out"},
+    {"search",
+     "pare search models/pare-tales --max-bytes 2.5e6 --tokens 128 --points 8 --verify 4 "
+     "--candidates int3:g64,int4:g64,int8:channel --kv none --hardware h100 -o small.toml"},
     {"export",
      "pare export models/pare-tales -o tales.gguf --format gguf:Q4_K_M\n"
      "pare export out -o folder --format dense:f16\n"
@@ -151,6 +154,7 @@ struct Commands {
   ExportOptions to_export;
   RecipeCheckOptions recipe_check;
   ChooseBitsOptions choose_bits;
+  SearchOptions search;
   VerifyOptions verify;
   EvalOptions eval;
   BenchOptions bench;
@@ -362,6 +366,65 @@ void define_choose(CLI::App& app, Commands& c, Flags& f) {
   add_tokenizer(*bits, f);
 }
 
+void add_search_texts(CLI::App& sub, SearchOptions& o) {
+  sub.add_option(
+      "--text", o.text,
+      "text FILE to measure and learn on; its end is held out (default: the model writes)");
+  sub.add_option("--eval-text", o.eval_text, "measure recipes on the text FILE instead");
+  sub.add_option("--tokens", o.tokens, "tokens to measure single changes on")
+      ->check(CLI::Range(2, 1 << 24));
+  sub.add_option("--window", o.window, "tokens of a sequence at most")
+      ->check(CLI::Range(2, 1 << 20));
+  sub.add_option("--verify-tokens", o.verify_tokens, "tokens to measure recipes on, at most")
+      ->check(CLI::Range(64, 1 << 24));
+  sub.add_option("--seed", o.seed, "seed of the model's own text")->check(check_seed);
+  sub.add_option("--sensitivities", o.sensitivities,
+                 "JSON FILE of what was measured: used and completed");
+}
+
+void define_search(CLI::App& app, Commands& c, Flags& f) {
+  CLI::App* sub = app.add_subcommand(
+      "search", "The recipe that keeps to limits of bytes and speed and loses least");
+  SearchOptions& o = c.search;
+  const auto positive = CLI::Range(1e-12, 1e18);
+  sub->add_option("model", o.model, model_help)->required();
+  sub->add_option("--max-bytes", o.max_bytes, "bytes of all weights as stored")->check(positive);
+  sub->add_option("--max-memory", o.max_memory, "bytes of weights, cache and buffers in use")
+      ->check(positive);
+  sub->add_option("--min-tokens-per-second", o.min_tokens_per_second, "of decoding, predicted")
+      ->check(positive);
+  sub->add_option("--max-kl", o.max_kl, "mean KL to the model, nats a token")->check(positive);
+  for (const char* flag : {"--max-bytes", "--max-memory", "--min-tokens-per-second", "--max-kl"})
+    sub->get_option(flag)->check(check_number);
+  sub->add_option("--hardware", o.hardware, "name of a machine (default: this one, by its roof)");
+  sub->add_option("--context", o.context, "positions in the cache (default: 2048 or the model's)")
+      ->check(CLI::Range(i64{1}, i64{1} << 24));
+  sub->add_option("--batch", o.batch, "sequences at once")->check(CLI::Range(1, 1 << 20));
+  sub->add_option("--by", o.by, "the front's cost: bytes, memory, speed (default: what is limited)")
+      ->check(CLI::IsMember({"bytes", "memory", "speed"}));
+  sub->add_option("--candidates", o.candidates, "schemes of matrices, with commas between")
+      ->delimiter(',');
+  sub->add_option("--kv", o.caches, "schemes of the cache, with commas between, or none")
+      ->delimiter(',');
+  sub->add_option("--activations", o.activations, "activations of the blocks, or none")
+      ->delimiter(',');
+  sub->add_option("--skip", o.skip, "leave matrices that match PATTERN as they are (repeatable)");
+  sub->add_option("--method", o.method,
+                  "rtn, gptq, awq, auto (default: gptq with --text, else rtn)")
+      ->check(CLI::IsMember({"rtn", "gptq", "awq", "auto"}));
+  sub->add_option("--range", o.range, "how ranges are found: mse, absmax")
+      ->check(CLI::IsMember({"mse", "absmax"}));
+  add_search_texts(*sub, o);
+  sub->add_option("--points", o.points, "recipes of the front at most")->check(CLI::Range(2, 200));
+  sub->add_option("--verify", o.verify, "recipes that are built and measured (default: all)")
+      ->check(CLI::Range(0, 1000));
+  sub->add_option("-o,--out", o.out, "recipe to write (TOML)");
+  sub->add_option("--all", o.all, "folder for the recipes of the whole front");
+  sub->add_flag("--force", o.force, "replace existing recipes");
+  add_common(*sub, f);
+  add_tokenizer(*sub, f);
+}
+
 void define_measure(CLI::App& app, Commands& c, Flags& f) {
   CLI::App* eval = app.add_subcommand("eval", "Perplexity, divergence from another model, tasks");
   eval->add_option("model", c.eval.model, model_help)->required();
@@ -497,6 +560,8 @@ void dispatch(CLI::App& app, const Commands& c, const CommonOptions& common, con
     command_recipe_check(c.recipe_check, common, out);
   else if (name == "choose")
     command_choose_bits(c.choose_bits, common, out);
+  else if (name == "search")
+    command_search(c.search, common, out);
   else if (name == "verify")
     command_verify(c.verify, common, out);
   else if (name == "eval")
@@ -615,6 +680,7 @@ int run_app(int argc, char** argv) {
   define_calibrate(app, commands, flags);
   define_export(app, commands, flags);
   define_choose(app, commands, flags);
+  define_search(app, commands, flags);
   define_measure(app, commands, flags);
   define_prove(app, commands, flags);
   define_runs(app, commands, flags);

@@ -72,6 +72,16 @@ struct ChooseBitsOptions {
   bool verify = false;  // measure the mixture also when the sensitivities are known
   bool force = false;
 };
+struct SearchOptions {
+  std::string model, out, all;  // a recipe; a folder for the recipes of the front
+  std::optional<double> max_bytes, max_memory, min_tokens_per_second, max_kl;
+  std::string hardware, by, text, eval_text, sensitivities, method, range = "mse";
+  std::vector<std::string> candidates, caches, activations, skip;
+  i64 batch = 1, context = 0;  // 0: min(2048, the model's positions)
+  i64 tokens = 2048, window = 512, verify_tokens = 4096, points = 12, verify = -1;
+  std::uint64_t seed = 0;
+  bool force = false;
+};
 struct CalibrateCommand {
   std::string model, out;
   DataOptions data;
@@ -133,6 +143,7 @@ void command_quantize(const QuantizeCommand&, const CommonOptions&, const Output
 void command_export(const ExportOptions&, const CommonOptions&, const Output&);
 void command_recipe_check(const RecipeCheckOptions&, const CommonOptions&, const Output&);
 void command_choose_bits(const ChooseBitsOptions&, const CommonOptions&, const Output&);
+void command_search(const SearchOptions&, const CommonOptions&, const Output&);
 void command_verify(const VerifyOptions&, const CommonOptions&, const Output&);
 void command_calibrate(const CalibrateCommand&, const CommonOptions&, const Output&);
 void command_eval(const EvalOptions&, const CommonOptions&, const Output&);

@@ -275,6 +275,35 @@ double measure_divergence(const Model& base, const Model& changed,
   return sum / static_cast<double>(tokens);
 }
 
+std::vector<double> measure_cache_losses(const Model& model, const std::vector<KvScheme>& schemes,
+                                         const std::vector<Sequence>& sequences, Pool& pool,
+                                         const Log& log) {
+  std::vector<double> losses;
+  if (schemes.empty()) return losses;
+  Engine base(model, pool);
+  for (const KvScheme& scheme : schemes) {
+    EngineOptions options;
+    options.kv = scheme;
+    Engine changed(model, pool, options);
+    losses.push_back(
+        evaluate(changed, &base, sequences, Protocol(), pool, log).divergence->kl_mean);
+  }
+  return losses;
+}
+
+std::vector<double> measure_activation_losses(const Model& model,
+                                              const std::vector<Activation>& activations,
+                                              const std::vector<Sequence>& sequences, Pool& pool) {
+  std::vector<double> losses;
+  for (const Activation& activation : activations) {
+    Model changed = model;
+    for (auto& [name, linear] : linears(changed.spec))
+      if (name.starts_with("blocks.")) linear->activation = activation;
+    losses.push_back(measure_divergence(model, changed, sequences, pool));
+  }
+  return losses;
+}
+
 std::vector<Sequence> self_written(Engine& engine, std::int32_t first, i64 tokens, i64 length,
                                    std::uint64_t seed) {
   Random random(seed, 0x7e57);

@@ -33,6 +33,17 @@ Model with_matrix(Model, const std::string& name, const Tensor&);
 double measure_divergence(const Model& base, const Model& changed,
                           const std::vector<Sequence>& sequences, Pool&);
 
+// Mean KL(model || model with its cache stored by a scheme) over all positions but the last of each
+// sequence, nats, one a scheme. Losses of caches grow with the length of the sequences. Errors:
+// PR-001, EN-007 a scheme that does not suit the model.
+std::vector<double> measure_cache_losses(const Model&, const std::vector<KvScheme>&,
+                                         const std::vector<Sequence>&, Pool&, const Log&);
+
+// Mean KL(model || model with the inputs of all matrices of its blocks quantized), nats, one an
+// activation.
+std::vector<double> measure_activation_losses(const Model&, const std::vector<Activation>&,
+                                              const std::vector<Sequence>&, Pool&);
+
 // Sequences the model writes itself: `tokens` in all, at most `length` each, seeded; sampled at
 // temperature 1 behind `first` (the begin token), or behind a random token when it is -1.
 std::vector<Sequence> self_written(Engine&, std::int32_t first, i64 tokens, i64 length,

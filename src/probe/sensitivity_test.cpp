@@ -99,6 +99,31 @@ TEST(Sensitivity, DivergenceOfTwoModels) {
   EXPECT_EQ(error_of([&] { measure_divergence(a, b, {}, pool); }).substr(0, 6), "PR-001");
 }
 
+TEST(Sensitivity, CachesAndActivationsLoseMoreWithFewerBits) {
+  Pool pool(1), two(2);
+  const Model model = random_model(tiny_spec(), 3, Code::bf16);
+  const auto text = random_text(model.spec.vocab);
+  const std::vector<KvScheme> caches = {default_kv(model.spec), parse_kv_scheme("int8"),
+                                        parse_kv_scheme("int4:asym")};
+  const auto kv = measure_cache_losses(model, caches, text, pool, silent());
+  EXPECT_EQ(kv[0], 0);
+  EXPECT_GT(kv[1], 0);
+  EXPECT_GT(kv[2], 2 * kv[1]);
+  EXPECT_EQ(measure_cache_losses(model, caches, text, two, silent()), kv);
+
+  const std::vector<Activation> inputs = {
+      {}, parse_activation("int8:token"), parse_activation("int4:token")};
+  const auto act = measure_activation_losses(model, inputs, text, pool);
+  EXPECT_EQ(act[0], 0);
+  EXPECT_GT(act[1], 0);
+  EXPECT_GT(act[2], 2 * act[1]);
+  Model changed = model;
+  for (auto& [name, linear] : linears(changed.spec))
+    if (name != "head") linear->activation = inputs[1];
+  const double whole = divergence_by_definition(model, changed, text, pool);
+  EXPECT_NEAR(act[1], whole, 1e-9 + 1e-6 * whole);
+}
+
 TEST(Sensitivity, SelfWrittenTextIsSeededAndWhole) {
   Pool pool(1);
   const Model model = random_model(tiny_spec(), 1, Code::f32);
