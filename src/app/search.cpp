@@ -11,7 +11,7 @@
 
 #include "app/calibration.h"
 #include "app/evidence.h"
-#include "app/roofline.h"
+#include "app/forecast.h"
 #include "pass/quantize/calibration_text.h"
 #include "recipe/search.h"
 
@@ -51,11 +51,10 @@ Halves halves(const std::vector<std::int32_t>& ids, const SearchOptions& o) {
   return {{ids.begin(), cut}, {cut, ids.end()}};
 }
 
-Texts texts_of(const Model& model, const SearchOptions& o, const std::vector<std::int32_t>& ids,
-               Pool& pool, const Log& log) {
+Texts texts_of(const Model& model, const SearchOptions& o, const std::string& method,
+               const Halves& text, Pool& pool, const Log& log) {
   Texts t;
   const i64 window = window_of(model, o);
-  const Halves text = o.text.empty() ? Halves() : halves(ids, o);
   if (!o.eval_text.empty()) {
     t.held_out = cut_text(ids_of_text(model, o.eval_text), o.verify_tokens, window);
     t.held_out_words = words_of_text(o.eval_text, 0);
@@ -67,6 +66,7 @@ Texts texts_of(const Model& model, const SearchOptions& o, const std::vector<std
     t.held_out_words = words_of_text("", o.seed + 1);
   }
   t.held_out_words = fmt::format("{} tokens of {}", tokens_of(t.held_out), t.held_out_words);
+  if (!needs_data(parse_method(method))) return t;
   t.learning = o.text.empty() ? write_sequences(model, o.tokens, window, o.seed, pool, log)
                               : cut_sequences(text.front, learn_tokens, window);
   return t;
@@ -127,21 +127,6 @@ EvidenceJob job_of(const Model& model, const SearchOptions& o, const Log& log) {
   job.range = parse_range(o.range);
   job.file = o.sensitivities;
   return job;
-}
-
-// The machine at hand by its measured roof.
-Hardware machine_here(Pool& pool, const Log& log) {
-  const Roof roof = roof_here(pool, log);
-  Hardware h;
-  h.name = roof.processor;
-  h.kind = "cpu";
-  h.bytes_per_second = roof.read_bytes_per_second;
-  for (const Roof::Peak& peak : roof.peaks) {
-    double& rate = h.rate[peak.code];
-    rate = std::max(rate, peak.flops_per_second);
-  }
-  h.memory_bytes = 1e18;  // not a limit of the search
-  return h;
 }
 
 Limits limits_of(const SearchOptions& o, const Use& use) {
@@ -367,12 +352,13 @@ void command_search(const SearchOptions& o, const CommonOptions& common, const O
   r.use.prompt = std::min<i64>(512, r.use.context);
   r.use.threads = common.threads;
   r.limits = limits_of(o, r.use);
-  r.hardware = o.hardware.empty() ? machine_here(pool, out.log)
+  r.hardware = o.hardware.empty() ? hardware_of(roof_here(pool, out.log))
                                   : find_hardware(known_hardware(), o.hardware);
   r.method = !o.method.empty() ? o.method : o.text.empty() ? "rtn" : "gptq";
   r.parameters = parameters(model.spec);
   const std::vector<std::int32_t> ids =
       o.text.empty() ? std::vector<std::int32_t>() : ids_of_text(model, o.text);
+  const Halves text = o.text.empty() ? Halves() : halves(ids, o);
   const auto measuring = [&] {
     return o.text.empty() ? written_text(model, o.tokens, window_of(model, o), o.seed, pool)
                           : cut_text(ids, o.tokens, window_of(model, o));
@@ -382,7 +368,7 @@ void command_search(const SearchOptions& o, const CommonOptions& common, const O
     fail(Exit::usage, "CH-009", "these candidates leave no recipe that changes the model");
   const Search search(s, model.spec, r.hardware, r.use);
   Texts texts;
-  if (o.verify != 0) texts = texts_of(model, o, ids, pool, out.log);
+  if (o.verify != 0) texts = texts_of(model, o, r.method, text, pool, out.log);
   r.held_out = texts.held_out_words;
   r = find(search, model, o, std::move(r), texts, pool, out.log);
   if (!o.out.empty() && r.chosen == r.front.size())

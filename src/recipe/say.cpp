@@ -54,6 +54,26 @@ std::string rule_text(const std::vector<std::string>& patterns, const std::strin
   return text + fmt::format("scheme = \"{}\"\n", scheme);
 }
 
+using ByKind = std::map<std::string, std::vector<const Named*>>;
+
+// Rules over all blocks for kinds of which most have another scheme than the default; what is then
+// said of each kind.
+std::string kind_rules(const ByKind& by_kind, const std::map<std::string, i64>& kinds,
+                       const std::string& base, std::map<std::string, std::string>& said) {
+  std::string text;
+  for (const auto& [kind, members] : by_kind) {
+    said[kind] = base;
+    const std::string scheme = most_frequent(members);
+    const i64 agreeing = std::count_if(members.begin(), members.end(),
+                                       [&](const Named* m) { return m->scheme == scheme; });
+    const bool whole = static_cast<i64>(members.size()) == kinds.at(kind);
+    if (scheme == base || !whole || agreeing < 2 || 2 * agreeing <= kinds.at(kind)) continue;
+    text += rule_text({"blocks.*." + kind}, scheme);
+    said[kind] = scheme;
+  }
+  return text;
+}
+
 }  // namespace
 
 std::string quantize_text(const std::vector<NamedScheme>& choices, const Spec& spec,
@@ -62,7 +82,7 @@ std::string quantize_text(const std::vector<NamedScheme>& choices, const Spec& s
   for (const NamedScheme& c : choices) matrices.push_back({c.name, kind_of(c.name), c.scheme});
   const std::map<std::string, i64> kinds = kinds_of(spec);
   std::vector<const Named*> in_blocks;
-  std::map<std::string, std::vector<const Named*>> by_kind;
+  ByKind by_kind;
   for (const Named& m : matrices)
     if (!m.kind.empty()) {
       in_blocks.push_back(&m);
@@ -70,23 +90,11 @@ std::string quantize_text(const std::vector<NamedScheme>& choices, const Spec& s
     }
   i64 all = 0;
   for (const auto& [kind, count] : kinds) all += count;
-  std::string text = "[[quantize]]\n", base;
-  if (static_cast<i64>(in_blocks.size()) == all && all > 0) {
-    base = most_frequent(in_blocks);
-    if (base != keep) text += fmt::format("weights = \"{}\"\n", base);
-  }
-  text += keys;
+  std::string text = "[[quantize]]\n", base = keep;
+  if (static_cast<i64>(in_blocks.size()) == all && all > 0) base = most_frequent(in_blocks);
+  if (base != keep) text += fmt::format("weights = \"{}\"\n", base);
   std::map<std::string, std::string> said;  // kind -> scheme so far
-  for (const auto& [kind, members] : by_kind) {
-    said[kind] = base.empty() ? keep : base;
-    const std::string scheme = most_frequent(members);
-    const i64 agreeing = std::count_if(members.begin(), members.end(),
-                                       [&](const Named* m) { return m->scheme == scheme; });
-    const bool whole = static_cast<i64>(members.size()) == kinds.at(kind);
-    if (scheme == said[kind] || !whole || agreeing < 2 || 2 * agreeing <= kinds.at(kind)) continue;
-    text += rule_text({"blocks.*." + kind}, scheme);
-    said[kind] = scheme;
-  }
+  text += keys + kind_rules(by_kind, kinds, base, said);
   std::map<std::string, std::vector<std::string>> exceptions;  // scheme -> names
   for (const Named& m : matrices)
     if (m.scheme != (m.kind.empty() ? keep : said[m.kind])) exceptions[m.scheme].push_back(m.name);
