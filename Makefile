@@ -29,7 +29,7 @@ unit:
 cli:
 	tools/run_cli_tests.py --pare $(PARE)
 	tools/run_doc_commands.py --pare $(PARE)
-	tools/check_resume.py --pare $(PARE) --kills 4 --tokens 512
+	tools/check_resume.py --pare $(PARE) --kills 3 --tokens 512 --apply tests/recipes/two-steps.toml
 
 checks:
 	tools/check_layers.py

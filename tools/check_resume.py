@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Kill `pare quantize` at random moments, resume it, and compare what comes out with an undisturbed run.
+"""Kill `pare quantize` or `pare apply` at random moments, resume it, and compare what comes out with an undisturbed run.
 
-    check_resume.py --pare BINARY [--kills N] [--seed S] [--method M] [--model DIR] [--text FILE]
+    check_resume.py --pare BINARY [--kills N] [--seed S] [--method M | --apply RECIPE] [--model DIR] [--text FILE]
 
-Each trial begins anew and is killed with SIGKILL again and again, after random times, until a run gets
+With --apply the recipe (a file or the name of a ready one) is applied, else one matrix format by one method. Each trial begins anew and is killed with SIGKILL again and again, after random times, until a run gets
 through; a trial ends when its output is published. After every kill nothing may stand under the output's
 name. The files of the output must equal those of the undisturbed run, byte for byte. Prints the seed.
 """
@@ -35,6 +35,7 @@ def main():
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--method", default="gptq")
     parser.add_argument("--weights", default="int4:g128")
+    parser.add_argument("--apply", metavar="RECIPE")
     parser.add_argument("--tokens", default="2048")
     parser.add_argument("--model", default=root / "models/pare-tales", type=pathlib.Path)
     parser.add_argument("--text", default=root / "models/heldout.txt", type=pathlib.Path)
@@ -45,14 +46,17 @@ def main():
         work = pathlib.Path(temporary)
 
         def command(out):
-            return [str(args.pare.resolve()), "quantize", str(args.model.resolve()), "-o", out, "--weights", args.weights,
-                    "--method", args.method, "--text", str(args.text.resolve()), "--tokens", args.tokens, "--quiet"]
+            recipe = pathlib.Path(args.apply).resolve() if args.apply and pathlib.Path(args.apply).exists() else args.apply
+            words = (["apply", args.model.resolve(), recipe] if args.apply else
+                     ["quantize", args.model.resolve(), "--weights", args.weights, "--method", args.method])
+            return [str(word) for word in [args.pare.resolve(), *words, "-o", out, "--text", args.text.resolve(),
+                                           "--tokens", args.tokens, "--quiet"]]
 
         start = time.time()
         subprocess.run(command("undisturbed"), cwd=work, check=True, stdout=subprocess.DEVNULL)
         whole = time.time() - start
         expected = hashes(work / "undisturbed")
-        kills = trials = resumed = 0
+        kills = trials = resumed = published = 0
         while kills < args.kills:
             trials += 1
             out = work / f"trial-{trials}"
@@ -67,9 +71,10 @@ def main():
                     if out.exists() and hashes(out) != expected:
                         print(f"FAILED: an output that is not whole after kill {kills}")
                         return 1
-                    if (work / f"{out.name}.pare-work/block-0000.safetensors").exists():
+                    if list(work.glob(f"{out.name}.pare-work/step-*")):
                         resumed += 1
                     if out.exists():  # killed after it was published
+                        published += 1
                         break
                     continue
                 if process.returncode != 0:
@@ -85,7 +90,7 @@ def main():
         if any(name.endswith(".pare-work") for name in left):
             print(f"FAILED: left over: {left}")
             return 1
-    print(f"{kills} kills in {trials} runs, {resumed} of them with finished blocks to go on from: all outputs equal")
+    print(f"{kills} kills in {trials} runs, {resumed} of them with finished blocks to go on from, {published} after publishing: all outputs equal")
     return 0
 
 

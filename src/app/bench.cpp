@@ -32,7 +32,7 @@ void record_bench(const BenchOptions& o, const Model& model, const Engine& engin
   if (ledger_path().empty()) return;
   RunRecord run = run_here("bench", threads);
   run.model = o.model;
-  run.identity = identity_hash(model, log);
+  run.identity = identity(model, log);
   run.protocol = fmt::format("prompt {}, {} steps x {} at context {}, cache {}, {} rounds",
                              r.options.prompt, r.options.generate, r.options.batch,
                              r.options.context, to_string(engine.kv()), r.options.repeats);

@@ -21,9 +21,8 @@ Json save_json(const Model& model, const SaveReport& report, const std::string& 
 
 }  // namespace
 
-void save_and_report(const Model& model, const std::string& target, bool force, const char* command,
-                     const Output& out, Json extra) {
-  const SaveReport report = save_model(model, target, force, out.log);
+void report_saved(const Model& model, const SaveReport& report, const std::string& target,
+                  const char* command, const Output& out, const Json& extra) {
   Json result = save_json(model, report, target);
   for (const Json::Member& m : extra.as_object()) result.set(m.first, m.second);
   if (out.json) return out.result(command, result);
@@ -31,6 +30,12 @@ void save_and_report(const Model& model, const std::string& target, bool force, 
                        human_count(static_cast<double>(parameters(model.spec))),
                        human_bytes(static_cast<double>(weight_bytes(model.spec))),
                        result.at("bits_per_weight").as_number(), report.form));
+}
+
+void save_and_report(const Model& model, const std::string& target, bool force, const char* command,
+                     const Output& out) {
+  report_saved(model, save_model(model, target, force, out.log), target, command, out,
+               Json::object());
 }
 
 void command_convert(const ConvertOptions& o, const CommonOptions& common, const Output& out) {

@@ -47,7 +47,13 @@ const std::map<std::string, const char*> examples = {
     {"calibrate",
      "pare calibrate models/pare-tales --text models/heldout.txt -o tales.stats\n"
      "pare quantize models/pare-tales -o out --weights int4:g128 --method awq --stats tales.stats"},
-    {"recipe", "pare recipe check mixed.toml models/pare-tales"},
+    {"apply",
+     "pare apply models/pare-tales w4 -o small\n"
+     "pare apply models/pare-tales w4-best -o best --text models/heldout.txt --tokens 512"},
+    {"recipe",
+     "pare recipe list\n"
+     "pare recipe show w4-best\n"
+     "pare recipe check mixed.toml models/pare-tales"},
     {"choose",
      "pare choose bits models/pare-tales --budget 4.25 --tokens 128 "
      "--candidates int3:g64,int4:g64,int8:channel -o mixed.toml\n"
@@ -149,6 +155,7 @@ struct Commands {
   RunOptions run;
   TokenizeOptions tokenize;
   ConvertOptions convert;
+  ApplyCommand apply;
   QuantizeCommand quantize;
   CalibrateCommand calibrate;
   ExportOptions to_export;
@@ -224,17 +231,27 @@ void define_run(CLI::App& app, Commands& c, Flags& f) {
 void add_data(CLI::App& sub, DataOptions& d) {
   sub.add_option("--text", d.text, "calibrate on the text FILE (default: text the model writes)");
   sub.add_option("--ids", d.ids, "calibrate on token ids, one JSON list a line");
-  sub.add_option("--tokens", d.tokens, "tokens to calibrate on");
-  sub.add_option("--length", d.length, "tokens of a sequence");
-  sub.add_option("--data-seed", d.seed, "seed of the text that the model writes");
+  sub.add_option("--tokens", d.tokens, "tokens to calibrate on (default: 65536)");
+  sub.add_option("--length", d.length, "tokens of a sequence (default: 512)");
+  sub.add_option("--data-seed", d.seed, "seed of the text that the model writes")
+      ->check(check_seed);
   sub.add_option("--ram", d.ram,
                  "megabytes that calibration may take (default: half of what is free)");
 }
 
-void define_methods(CLI::App& sub, QuantizeCommand& c) {
-  sub.add_option("--method", c.method, "rtn, gptq, awq, smoothquant, llm-int8, hqq, auto");
+// What all commands that apply a recipe take.
+void add_apply(CLI::App& sub, ApplyCommand& c) {
+  sub.add_option("-o,--out", c.out, "folder to write")->required();
   add_data(sub, c.data);
   sub.add_option("--stats", c.data.statistics, "learn from a FILE of `pare calibrate`");
+  sub.add_flag("--strict", c.strict, "fail where a method would give way to rounding to nearest");
+  sub.add_flag("--restart", c.restart, "drop unfinished work of an earlier run");
+  sub.add_option("--eval-text", c.eval_text, "measure perplexity and KL on the text FILE");
+  sub.add_flag("--force", c.force, "replace an existing folder");
+}
+
+void define_methods(CLI::App& sub, QuantizeCommand& c) {
+  sub.add_option("--method", c.method, "rtn, gptq, awq, smoothquant, llm-int8, hqq, auto");
   sub.add_option("--damping", c.damping, "gptq: share of the mean diagonal added to it");
   sub.add_option("--act-order", c.act_order, "gptq: columns by falling E[x^2], or as they lie")
       ->check(CLI::IsMember({"fixed", "none"}));
@@ -242,10 +259,7 @@ void define_methods(CLI::App& sub, QuantizeCommand& c) {
   sub.add_option("--alpha", c.alpha, "smoothquant: 0 to 1, or auto");
   sub.add_option("--threshold", c.threshold,
                  "llm-int8: inputs from this magnitude on are outliers");
-  sub.add_flag("--strict", c.strict, "fail where a method would give way to rounding to nearest");
-  sub.add_flag("--restart", c.restart, "drop unfinished work of an earlier run");
   sub.add_option("--max-kl", c.max_kl, "publish nothing above this mean KL to the original, nats");
-  sub.add_option("--eval-text", c.eval_text, "measure perplexity and KL on the text FILE");
 }
 
 void define_calibrate(CLI::App& app, Commands& c, Flags& f) {
@@ -274,7 +288,7 @@ void define_change(CLI::App& app, Commands& c, Flags& f) {
   CLI::App* quantize =
       app.add_subcommand("quantize", "Quantize, by rounding to nearest or learning from data");
   quantize->add_option("model", c.quantize.model, model_help)->required();
-  quantize->add_option("-o,--out", c.quantize.out, "folder to write")->required();
+  add_apply(*quantize, c.quantize);
   CLI::Option* weights = quantize->add_option("--weights", c.quantize.weights,
                                               "scheme of the matrices: int4:g128, nf4:g64, ...");
   quantize->add_option("--activations", c.quantize.activations, "int8:token, e4m3:token, ...")
@@ -286,7 +300,7 @@ void define_change(CLI::App& app, Commands& c, Flags& f) {
       "--rule", c.quantize.rules,
       "PATTERN=SCHEME[+ACTIVATION] or PATTERN=keep; a later one wins (repeatable)");
   quantize->add_option("--recipe", c.quantize.recipe,
-                       "TOML FILE that says what to do, instead of flags");
+                       "recipe that says what to do, instead of flags (`pare apply`)");
   quantize->add_option("--head", c.quantize.head,
                        "scheme of the output matrix (default: unchanged)");
   quantize->add_option("--embedding", c.quantize.embedding,
@@ -295,10 +309,18 @@ void define_change(CLI::App& app, Commands& c, Flags& f) {
   quantize->add_option("--range", c.quantize.range, "how ranges are found: mse, absmax, percentile")
       ->check(CLI::IsMember({"mse", "absmax", "percentile"}));
   quantize->add_option("--percentile", c.quantize.percentile, "for --range percentile");
-  quantize->add_flag("--force", c.quantize.force, "replace an existing folder");
   define_methods(*quantize, c.quantize);
   add_common(*quantize, f);
   add_tokenizer(*quantize, f);
+
+  CLI::App* apply =
+      app.add_subcommand("apply", "Apply a recipe: steps in order, gates, resumed when killed");
+  apply->add_option("model", c.apply.model, model_help)->required();
+  apply->add_option("recipe", c.apply.recipe, "TOML file, or one of `pare recipe list`")
+      ->required();
+  add_apply(*apply, c.apply);
+  add_common(*apply, f);
+  add_tokenizer(*apply, f);
 
   CLI::App* random =
       app.add_subcommand("random", "Write a model of a known shape with random weights");
@@ -328,13 +350,21 @@ void define_export(CLI::App& app, Commands& c, Flags& f) {
 }
 
 void define_choose(CLI::App& app, Commands& c, Flags& f) {
-  CLI::App* recipe = app.add_subcommand("recipe", "What a recipe would do to a model");
+  CLI::App* recipe =
+      app.add_subcommand("recipe", "Ready recipes, and what a recipe would do to a model");
   recipe->require_subcommand(1);
   CLI::App* check = recipe->add_subcommand("check", "Each matrix before and after, and bytes");
-  check->add_option("recipe", c.recipe_check.recipe, "TOML file")->required();
+  check->add_option("recipe", c.recipe_check.recipe, "TOML file, or the name of a ready recipe")
+      ->required();
   check->add_option("model", c.recipe_check.model, model_help)->required();
   add_common(*check, f);
   add_tokenizer(*check, f);
+  CLI::App* list = recipe->add_subcommand("list", "The ready recipes and what each is for");
+  add_output(*list, f);
+  CLI::App* show = recipe->add_subcommand("show", "The text of a recipe");
+  show->add_option("recipe", c.recipe_check.recipe, "name of a ready recipe, or TOML file")
+      ->required();
+  add_output(*show, f);
 
   CLI::App* choose = app.add_subcommand("choose", "Decide from measurements and a budget");
   choose->require_subcommand(1);
@@ -540,6 +570,17 @@ void define_report(CLI::App& app, Commands& c, Flags& f) {
   add_tokenizer(*sub, f);
 }
 
+void dispatch_recipe(CLI::App& app, const Commands& c, const CommonOptions& common,
+                     const Output& out) {
+  const std::string name = app.get_subcommands().front()->get_subcommands().front()->get_name();
+  if (name == "list")
+    command_recipe_list(out);
+  else if (name == "show")
+    command_recipe_show(c.recipe_check.recipe, out);
+  else
+    command_recipe_check(c.recipe_check, common, out);
+}
+
 void dispatch(CLI::App& app, const Commands& c, const CommonOptions& common, const Output& out) {
   const std::string name = app.get_subcommands().front()->get_name();
   if (name == "show")
@@ -556,8 +597,10 @@ void dispatch(CLI::App& app, const Commands& c, const CommonOptions& common, con
     command_calibrate(c.calibrate, common, out);
   else if (name == "export")
     command_export(c.to_export, common, out);
+  else if (name == "apply")
+    command_apply(c.apply, common, out);
   else if (name == "recipe")
-    command_recipe_check(c.recipe_check, common, out);
+    dispatch_recipe(app, c, common, out);
   else if (name == "choose")
     command_choose_bits(c.choose_bits, common, out);
   else if (name == "search")

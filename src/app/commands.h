@@ -46,21 +46,24 @@ struct ConvertOptions {
   std::string source, out, to;
   bool force = false;
 };
-struct QuantizeCommand {
-  std::string model, out;
+// What all commands that apply a recipe take.
+struct ApplyCommand {
+  std::string model, out, recipe;  // a file or the name of a ready recipe
+  std::string eval_text;
+  bool strict = false, restart = false, force = false;
+  DataOptions data;
+};
+// `recipe`, when given, says all of what the other flags would say.
+struct QuantizeCommand : ApplyCommand {
   std::string weights, activations, head, embedding, kv, range = "mse";
   double percentile = 99.9;
   std::vector<std::string> only, skip, rules;
-  std::string recipe;  // FILE that says all of this instead
-  bool force = false;
-  // Methods that learn from data.
-  std::string method = "rtn", act_order = "fixed", alpha = "auto", eval_text;
+  std::string method = "rtn", act_order = "fixed", alpha = "auto";
   double damping = 0.01, threshold = 6, max_kl = -1;
-  bool clip = true, strict = false, restart = false;
-  DataOptions data;
+  bool clip = true;
 };
 struct RecipeCheckOptions {
-  std::string recipe, model;
+  std::string recipe, model;  // of `recipe show` the first alone
 };
 struct ChooseBitsOptions {
   std::string model, out, text, sensitivities;
@@ -140,8 +143,11 @@ void command_run(const RunOptions&, const CommonOptions&, const Output&);
 void command_tokenize(const TokenizeOptions&, const CommonOptions&, const Output&);
 void command_convert(const ConvertOptions&, const CommonOptions&, const Output&);
 void command_quantize(const QuantizeCommand&, const CommonOptions&, const Output&);
+void command_apply(const ApplyCommand&, const CommonOptions&, const Output&);
 void command_export(const ExportOptions&, const CommonOptions&, const Output&);
 void command_recipe_check(const RecipeCheckOptions&, const CommonOptions&, const Output&);
+void command_recipe_list(const Output&);
+void command_recipe_show(const std::string& recipe, const Output&);
 void command_choose_bits(const ChooseBitsOptions&, const CommonOptions&, const Output&);
 void command_search(const SearchOptions&, const CommonOptions&, const Output&);
 void command_verify(const VerifyOptions&, const CommonOptions&, const Output&);
@@ -157,9 +163,17 @@ void command_random(const RandomOptions&, const CommonOptions&, const Output&);
 
 std::string export_formats();  // the formats of `pare export`, for --help
 
-// Writes the model and says what was written; `extra` joins the JSON.
+// Says what was written; `extra` joins the JSON.
+void report_saved(const Model&, const SaveReport&, const std::string& target, const char* command,
+                  const Output&, const Json& extra);
+// Writes the model and says so.
 void save_and_report(const Model&, const std::string& target, bool force, const char* command,
-                     const Output&, Json extra = Json::object());
+                     const Output&);
+
+struct Recipe;
+// Loads the model, applies the recipe, prints what came out.
+void apply_and_report(const Recipe&, const ApplyCommand&, const char* command, const CommonOptions&,
+                      const Output&);
 
 Json divergence_json(const Divergence&);
 

@@ -9,13 +9,9 @@
 #include "app/forecast.h"
 #include "probe/memory.h"
 #include "recipe/proof.h"
+#include "recipe/recipe.h"
 
 namespace pare {
-
-struct Gates {
-  std::optional<double> max_kl, min_speedup;
-  std::optional<i64> max_bytes;
-};
 
 // Both models and what is asked of them.
 struct ProofJob {

@@ -98,8 +98,8 @@ ProofFigures measure(ProofJob& job, const ProveOptions& o, const CommonOptions& 
     log.warning("the system does not say how much memory it took");
   Pool pool(common.threads);
   const Roof roof = roof_here(pool, log);
-  m.base_identity = identity_hash(job.base, log);
-  m.out_identity = identity_hash(job.out, log);
+  m.base_identity = identity(job.base, log);
+  m.out_identity = identity(job.out, log);
   Engine base(job.base, pool), out(job.out, pool);
   const std::vector<Sequence> sequences =
       o.text.empty() ? sequences_of_base(job, base) : sequences_of_text(job);

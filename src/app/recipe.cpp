@@ -1,9 +1,10 @@
-// pare recipe check: what a recipe would do to a model, from its Spec alone.
+// pare recipe: the ready ones, and what a recipe would do to a model, from its Spec alone.
 #include <algorithm>
 #include <map>
 
 #include "app/commands.h"
-#include "recipe/recipe.h"
+#include "recipe/apply.h"
+#include "recipe/ready.h"
 
 namespace pare {
 namespace {
@@ -75,14 +76,32 @@ Json line_json(const Line& l) {
                        {"bytes", Json(l.bytes)}});
 }
 
+Json gates_json(const Gates& g) {
+  Json json = Json::object();
+  if (g.max_kl) json.set("max_kl", *g.max_kl);
+  if (g.min_speedup) json.set("min_speedup", *g.min_speedup);
+  if (g.max_bytes) json.set("max_bytes", *g.max_bytes);
+  return json;
+}
+
+std::string gates_text(const Gates& g, i64 bytes) {
+  std::string text;
+  if (g.max_bytes)
+    text += fmt::format("gate max_bytes {}: {}\n", *g.max_bytes,
+                        bytes <= *g.max_bytes ? "kept" : "not kept");
+  if (g.max_kl) text += fmt::format("gate max_kl {}: measured by pare apply\n", *g.max_kl);
+  if (g.min_speedup)
+    text += fmt::format("gate min_speedup {}: measured by pare prove\n", *g.min_speedup);
+  return text;
+}
+
 }  // namespace
 
 void command_recipe_check(const RecipeCheckOptions& o, const CommonOptions& common,
                           const Output& out) {
-  const Recipe recipe = load_recipe(o.recipe);
+  const Recipe recipe = find_recipe(o.recipe);
   const Spec base = spec_of(o.model, common);
-  Spec planned = base;
-  for (const Pass& pass : passes(recipe)) planned = pass.plan(std::move(planned));
+  const Spec planned = plan(recipe, base);
   std::vector<Line> lines = matrices(planned);
   const auto by = deciders(recipe, base);
   std::map<std::string, std::string> before;
@@ -102,6 +121,7 @@ void command_recipe_check(const RecipeCheckOptions& o, const CommonOptions& comm
                                     {"steps", Json(std::move(steps))},
                                     {"weight_bytes_before", Json(weight_bytes(base))},
                                     {"weight_bytes", Json(weight_bytes(planned))},
+                                    {"gates", gates_json(recipe.gates)},
                                     {"matrices", Json(std::move(list))}}));
   }
   Table table({"matrix", "before", "after", "activations", "bits", "bytes", "by"});
@@ -114,7 +134,28 @@ void command_recipe_check(const RecipeCheckOptions& o, const CommonOptions& comm
   text +=
       fmt::format("{}: {} -> {}\n", o.model, human_bytes(static_cast<double>(weight_bytes(base))),
                   human_bytes(static_cast<double>(weight_bytes(planned))));
-  out.text(text);
+  out.text(text + gates_text(recipe.gates, weight_bytes(planned)));
+}
+
+void command_recipe_list(const Output& out) {
+  Table table({"recipe", "what it is for"});
+  Json::Array list;
+  for (const ReadyRecipe& ready : ready_recipes()) {
+    const std::string name(ready.name), about = find_recipe(name).about;
+    table.add({name, about});
+    list.push_back(Json::object({{"name", Json(name)}, {"about", Json(about)}}));
+  }
+  if (out.json)
+    return out.result("recipe list", Json::object({{"recipes", Json(std::move(list))}}));
+  out.text(table.text(true));
+}
+
+void command_recipe_show(const std::string& name, const Output& out) {
+  const Recipe recipe = find_recipe(name);
+  if (!out.json) return out.text(recipe.text);
+  out.result("recipe show", Json::object({{"name", Json(name)},
+                                          {"about", Json(recipe.about)},
+                                          {"text", Json(recipe.text)}}));
 }
 
 }  // namespace pare

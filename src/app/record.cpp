@@ -5,7 +5,6 @@
 // that is not an interruption.
 #include "app/record.h"
 
-#include "app/calibration.h"
 #include "kernel/roof.h"
 
 namespace pare {
@@ -18,11 +17,6 @@ RunRecord run_here(const char* command, int threads) {
   return run;
 }
 
-std::string identity_hash(const Model& model, const Log& log) {
-  const std::string line = identity_of(model, log);  // "input 0123456789abcdef"
-  return line.substr(line.rfind(' ') + 1);
-}
-
 void record_made(const char* command, const Model& base, const std::string& out,
                  const std::string& recipe_line, const std::optional<EvalResult>& quality,
                  int threads, const Log& log) {
@@ -31,7 +25,7 @@ void record_made(const char* command, const Model& base, const std::string& out,
     const Model made = load_model(out);
     RunRecord run = run_here(command, threads);
     run.model = out;
-    run.identity = identity_hash(made, log);
+    run.identity = identity(made, log);
     run.base = base.path.string();
     run.recipe = recipe_line;
     const auto bytes = [](const Model& m) { return static_cast<double>(weight_bytes(m.spec)); };

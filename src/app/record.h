@@ -13,9 +13,6 @@ namespace pare {
 // A run of this program on this machine, to be filled in; `threads` as the pool has them.
 RunRecord run_here(const char* command, int threads);
 
-// The hash of a model's weights, 16 hexadecimal digits: the same whatever form they are stored in.
-std::string identity_hash(const Model&, const Log&);
-
 // A model was made from another: sizes and, when measured, quality. Reads what was published for
 // its identity; does nothing when the ledger is turned off, and never fails.
 void record_made(const char* command, const Model& base, const std::string& out,

@@ -99,6 +99,13 @@ std::string group_table(const std::map<std::string, PartBytes>& groups, const ch
   return table.text();
 }
 
+// The recipe's text is in --json.
+std::string provenance_text(const Provenance& p) {
+  const std::string data =
+      p.data.empty() ? "" : fmt::format("; learnt from {}; seed {}", p.data, p.seed);
+  return fmt::format("  from        model {} by pare {}{}\n", p.base, p.version, data);
+}
+
 }  // namespace
 
 void command_show(const ShowOptions& o, const CommonOptions& common, const Output& out) {
@@ -155,6 +162,9 @@ void command_show(const ShowOptions& o, const CommonOptions& common, const Outpu
     Json::Array history;
     for (const std::string& line : model.history) history.emplace_back(line);
     result.set("history", Json(std::move(history)));
+    Json::Array provenance;
+    for (const Provenance& p : model.provenance) provenance.push_back(to_json(p));
+    result.set("provenance", Json(std::move(provenance)));
     if (o.tensors) {
       Json::Array tensors;
       for (const Slot& slot : list) {
@@ -180,6 +190,7 @@ void command_show(const ShowOptions& o, const CommonOptions& common, const Outpu
         human_bytes(static_cast<double>(total)), bits, spec.dim, spec.blocks.size(), spec.vocab,
         spec.tied ? " (head tied)" : "", spec.max_positions, kv_bytes, to_string(kv), state);
     for (const std::string& line : model.history) text += "  made by     " + line + "\n";
+    for (const Provenance& p : model.provenance) text += provenance_text(p);
     text += "\n" + block_table(spec) + "\n" + group_table(parts, "part", total) + "\n" +
             group_table(schemes, "scheme", total);
     if (o.tensors) {

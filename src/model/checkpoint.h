@@ -67,7 +67,8 @@ std::filesystem::path tokenizer_in(const std::filesystem::path& folder);
 // Rows of one head stored as adjacent rotary pairs (llama2.c, GGUF's llama) in the order of halves.
 std::vector<RowRange> halves_from_pairs(i64 heads, i64 head_dim);
 
-// ---- what Pare notes beside a family's keys: "pare": {"kv", "history", "evidence"} ----
+// ---- what Pare notes beside a family's keys: "pare": {"kv", "history", "evidence",
+// "provenance"} ----
 
 Json notes_of(const Model&);  // null when there is nothing to say
 void take_notes(Model&);      // reads the member of m.config and removes it; Error MO-015

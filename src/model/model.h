@@ -32,6 +32,18 @@ struct Evidence {
   double before = 0, after = 0;
 };
 
+// Where an applied recipe began and what it learnt from: all that is needed to make the model
+// again.
+struct Provenance {
+  std::string recipe;      // its whole text
+  std::string base;        // identity of the model it was applied to
+  std::string data;        // what it learnt from, with a fingerprint of the tokens; empty: nothing
+  std::string version;     // of Pare
+  std::uint64_t seed = 0;  // of what was drawn at random
+  bool operator==(const Provenance&) const = default;
+};
+Json to_json(const Provenance&);  // an object of strings; the seed too
+
 struct Model {
   Spec spec;
   Weights weights;  // exactly slots(spec)
@@ -41,6 +53,7 @@ struct Model {
   std::filesystem::path tokenizer;   // folder or file for load_tokenizer; empty: none
   std::vector<std::string> history;  // what made it, a line a step
   std::vector<Evidence> evidence;
+  std::vector<Provenance> provenance;  // one for each recipe applied, in order
 };
 
 // MODEL as the command line takes it: a Hugging Face folder (dense, compressed-tensors, GPTQ, AWQ,
@@ -67,6 +80,10 @@ KvScheme default_kv(const Spec&);
 // Names, shapes and schemes of the weights equal slots(spec), all or nothing; Error MO-001 names
 // the first.
 void check(const Model&);
+
+// What a model is, in 16 hexadecimal digits: a hash over its Spec and every plane of every weight.
+// Not against malice. Reads all weights.
+std::string identity(const Model&, const Log&);
 
 // Writes a Hugging Face folder, one tensor in memory at a time: dense, or compressed-tensors where
 // that form can express the schemes, else Pare's own form ("quant_method": "pare" in config.json).

@@ -1,5 +1,7 @@
-// What Pare writes into config.json beside the family's keys: how the model was made, what that
-// did, and which code its cache asks for. Other programs ignore the member.
+// What Pare writes into config.json beside the family's keys: how the model was made (recipes,
+// seeds, the model they began with), what that did, and which code its cache asks for. Other
+// programs ignore the member. No time, path or machine is in it: equal runs write equal bytes.
+#include <charconv>
 #include <cmath>
 
 #include "model/checkpoint.h"
@@ -25,10 +27,34 @@ const Json::Array& list_of(const Json& notes, const char* key) {
   return list->as_array();
 }
 
+Provenance provenance_of(const Json& j) {
+  const auto text = [&](const char* key) {
+    const Json* value = j.is_object() ? j.find(key) : nullptr;
+    if (value == nullptr || !value->is_string())
+      bad("provenance", "objects of strings: recipe, base, data, version, seed");
+    return value->as_string();
+  };
+  Provenance p{text("recipe"), text("base"), text("data"), text("version"), 0};
+  const std::string seed = text("seed");
+  const char* end = seed.data() + seed.size();
+  const auto parsed = std::from_chars(seed.data(), end, p.seed);
+  if (parsed.ec != std::errc() || parsed.ptr != end) bad("provenance", "a seed below 2^64");
+  return p;
+}
+
 }  // namespace
 
+// A seed has 64 bits, more than a number of JSON is sure to keep.
+Json to_json(const Provenance& p) {
+  return Json::object({{"recipe", Json(p.recipe)},
+                       {"base", Json(p.base)},
+                       {"data", Json(p.data)},
+                       {"version", Json(p.version)},
+                       {"seed", Json(std::to_string(p.seed))}});
+}
+
 Json notes_of(const Model& m) {
-  if (m.history.empty() && m.evidence.empty() && !m.spec.kv) return {};
+  if (m.history.empty() && m.evidence.empty() && m.provenance.empty() && !m.spec.kv) return {};
   Json notes = Json::object({{"version", Json(PARE_VERSION)}});
   if (m.spec.kv) notes.set("kv", to_string(*m.spec.kv));
   Json::Array history, evidence;
@@ -38,6 +64,9 @@ Json notes_of(const Model& m) {
         {Json(e.pass), Json(e.site), Json(e.metric), number(e.before), number(e.after)}));
   notes.set("history", Json(std::move(history)));
   notes.set("evidence", Json(std::move(evidence)));
+  Json::Array provenance;
+  for (const Provenance& p : m.provenance) provenance.push_back(to_json(p));
+  if (!provenance.empty()) notes.set("provenance", Json(std::move(provenance)));
   return notes;
 }
 
@@ -59,6 +88,7 @@ void take_notes(Model& m) {
     if (!line.is_string()) bad("history", "a list of strings");
     m.history.push_back(line.as_string());
   }
+  for (const Json& item : list_of(notes, "provenance")) m.provenance.push_back(provenance_of(item));
   for (const Json& row : list_of(notes, "evidence")) {
     const bool fits = row.is_array() && row.as_array().size() == 5 &&
                       row.as_array()[0].is_string() && row.as_array()[1].is_string() &&

@@ -255,6 +255,8 @@ TEST(Save, NotesComeBack) {
   m.history = {"first line", "second, with \"quotes\""};
   m.evidence = {{"quantize", "blocks.0.attn.q", "error", 0, 0.1234567890123},
                 {"quantize", "all", "broken", NAN, 1}};
+  m.provenance = {{"[[cast]]\nto = \"bf16\"  # caf\u00e9\n", "00ff", "a text", "0.1.0", ~0ull},
+                  {"", "12", "", "0.2", 0}};
   for (const char* scheme : {"bf16", "int4:g32", "nf4:g64"}) {
     Model q = m;
     q.spec = quantized(m.spec, scheme);
@@ -272,6 +274,7 @@ TEST(Save, NotesComeBack) {
     ASSERT_EQ(back.evidence.size(), 2u);
     EXPECT_EQ(back.evidence[0].after, m.evidence[0].after);
     EXPECT_TRUE(std::isnan(back.evidence[1].before));
+    EXPECT_EQ(back.provenance, m.provenance);
     EXPECT_EQ(back.config.find("pare"), nullptr);
   }
 }

@@ -7,13 +7,11 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <bit>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <set>
 
-#include "base/random.h"
 #include "file/io.h"
 
 namespace pare {
@@ -22,9 +20,10 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* journal_name = "journal.json";
+constexpr const char* part_key = "part";
 constexpr const char* lock_name = "lock";
 
-// Entries of a piece that name its files.
+// The files that a piece names, as they lie in the folder.
 std::vector<std::string> files_of(const Json& piece) {
   std::vector<std::string> names;
   if (const Json* files = piece.find("files"))
@@ -48,12 +47,25 @@ int take_lock(const fs::path& path) {
   return file;
 }
 
+[[noreturn]] void damaged(const fs::path& path, const std::string& found) {
+  fail_input("WK-002", "the journal of unfinished work is damaged",
+             {{"file", path.string()}, {"found", found}}, "start again with --restart");
+}
+
+// Its names are opened and removed, so they may not lead out of the folder.
 Json read_journal(const fs::path& path) {
   try {
-    return parse_json(read_text_file(path, std::size_t{1} << 28), path.string());
-  } catch (Error& e) {
-    throw Error(Exit::input, "WK-002", "the journal of unfinished work is damaged",
-                {{"file", path.string()}, {"reason", e.message}}, "start again with --restart");
+    const Json journal = parse_json(read_text_file(path, std::size_t{1} << 28), path.string());
+    for (const Json& line : journal.at("signature").as_array()) line.as_string();
+    for (const Json& piece : journal.at("pieces").as_array()) {
+      piece.at(part_key).as_string();
+      for (const std::string& name : files_of(piece))
+        if (!is_plain_name(name)) damaged(path, "the file name " + pare::quoted(name));
+    }
+    return journal;
+  } catch (const Error& e) {
+    if (e.code == "WK-002") throw;
+    damaged(path, e.message);
   }
 }
 
@@ -125,44 +137,42 @@ void WorkFolder::write_journal() {
   sync_folder(folder_);
 }
 
-void WorkFolder::commit(Json piece, const std::vector<std::string>& keep) {
-  std::vector<std::string> unneeded;
+std::vector<Json> WorkFolder::pieces() const {
+  std::vector<Json> list;
+  for (const Json& piece : pieces_)
+    if (piece.at(part_key).as_string() == part_) list.push_back(piece);
+  return list;
+}
+
+fs::path WorkFolder::file(const std::string& name) const { return folder_ / full_name(name); }
+
+std::string WorkFolder::full_name(const std::string& name) const {
+  return part_.empty() ? name : part_ + "-" + name;
+}
+
+void WorkFolder::commit(Json piece, const std::vector<std::string>& unneeded) {
+  std::set<std::string> dropped;
+  for (const std::string& name : unneeded) dropped.insert(full_name(name));
   for (Json& earlier : pieces_) {
     Json::Array kept;
-    for (const std::string& file : files_of(earlier)) {
-      if (std::find(keep.begin(), keep.end(), file) != keep.end())
-        kept.emplace_back(file);
-      else
-        unneeded.push_back(file);
-    }
+    for (const std::string& file : files_of(earlier))
+      if (!dropped.contains(file)) kept.emplace_back(file);
     earlier.set("files", Json(std::move(kept)));
   }
+  Json::Array files;
+  for (const std::string& name : files_of(piece)) files.emplace_back(full_name(name));
+  piece.set("files", Json(std::move(files)));
+  piece.set(part_key, part_);
   pieces_.push_back(std::move(piece));
   write_journal();
   std::error_code ignored;
-  for (const std::string& file : unneeded) fs::remove(folder_ / file, ignored);
+  for (const std::string& file : dropped) fs::remove(folder_ / file, ignored);
 }
 
 void WorkFolder::remove() {
   std::error_code ignored;
   fs::remove_all(folder_, ignored);
   lock_.release();
-}
-
-std::uint64_t fingerprint(std::span<const std::byte> bytes, std::uint64_t seed) {
-  // Four lanes, so that the multiplications overlap.
-  std::uint64_t lane[4] = {mix64(seed), mix64(seed + 1), mix64(seed + 2), mix64(seed + 3)};
-  std::size_t at = 0;
-  for (; at + 32 <= bytes.size(); at += 32) {
-    std::uint64_t word[4];
-    std::memcpy(word, bytes.data() + at, sizeof word);
-    for (int i = 0; i < 4; i++)
-      lane[i] = std::rotl(lane[i] ^ word[i], 29) * 0x9e3779b97f4a7c15u + 0x94d049bb133111ebu;
-  }
-  std::uint64_t hash = bytes.size();
-  for (std::uint64_t l : lane) hash = mix64(hash ^ l);
-  for (; at < bytes.size(); at++) hash = mix64(hash ^ static_cast<std::uint64_t>(bytes[at]));
-  return hash;
 }
 
 }  // namespace pare

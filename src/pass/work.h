@@ -10,9 +10,7 @@
 // it is damaged, WK-003 another run works in it (Exit::busy).
 #pragma once
 
-#include <cstdint>
 #include <filesystem>
-#include <span>
 #include <string>
 #include <vector>
 
@@ -30,12 +28,17 @@ class WorkFolder {
   WorkFolder(const WorkFolder&) = delete;
   WorkFolder& operator=(const WorkFolder&) = delete;
 
-  const std::vector<Json>& pieces() const { return pieces_; }  // committed, in order
+  // A run has parts ("step-0"), each with pieces and names of files of its own; at first the one
+  // without a name is entered. The name is plain.
+  void enter(const std::string& part) { part_ = part; }
+  const std::string& part() const { return part_; }
+
+  std::vector<Json> pieces() const;  // of the part, committed, in order
   // Where a piece's file is to be written; `name` is plain.
-  std::filesystem::path file(const std::string& name) const { return folder_ / name; }
-  // The piece is done: its files are written and synced. Files of earlier pieces that `keep` does
-  // not name are no longer needed and are removed.
-  void commit(Json piece, const std::vector<std::string>& keep);
+  std::filesystem::path file(const std::string& name) const;
+  // The piece is done: its files (member "files") are written and synced. Files of earlier pieces
+  // of the part that are `unneeded` from now on are removed.
+  void commit(Json piece, const std::vector<std::string>& unneeded = {});
   // The output is published; nothing here is needed any more.
   void remove();
 
@@ -47,13 +50,12 @@ class WorkFolder {
     void release();
   };
   void write_journal();
+  std::string full_name(const std::string& name) const;
   std::filesystem::path folder_;
   std::vector<std::string> signature_;
-  std::vector<Json> pieces_;
+  std::string part_;
+  std::vector<Json> pieces_;  // of all parts
   Lock lock_;
 };
-
-// A hash of bytes for comparing what was with what is; not against malice.
-std::uint64_t fingerprint(std::span<const std::byte> bytes, std::uint64_t seed = 0);
 
 }  // namespace pare

@@ -14,6 +14,7 @@
 
 #include "file/io.h"
 #include "pass/cast/cast.h"
+#include "recipe/ready.h"
 #include "text/unicode.h"
 
 namespace pare {
@@ -194,6 +195,20 @@ double within(const Place& p, double low, double high, bool closed = false) {
   return value;
 }
 
+i64 whole_of(const Place& p, i64 low) {
+  const auto* value = p.node.as_integer();
+  if (value == nullptr) wrong_type(p, "a whole number");
+  if (value->get() < low)
+    refuse("RC-004", p.source, p.line(), fmt::format("{} is out of range", p.key),
+           {{"found", std::to_string(value->get())}, {"need", fmt::format("at least {}", low)}});
+  return value->get();
+}
+
+bool truth_of(const Place& p) {
+  if (const auto* value = p.node.as_boolean()) return value->get();
+  wrong_type(p, "true or false");
+}
+
 ActOrder parse_act_order(const std::string& word) {
   if (word == "fixed") return ActOrder::fixed;
   if (word == "none") return ActOrder::none;
@@ -228,12 +243,26 @@ constexpr Key<QuantizeOptions> quantize_keys[] = {
     {"alpha", [](QuantizeOptions& o, const Place& p) { o.method.alpha = within(p, 0, 1, true); }},
     {"threshold",
      [](QuantizeOptions& o, const Place& p) { o.method.outlier_threshold = within(p, 0, 1e30); }},
+    {"clip", [](QuantizeOptions& o, const Place& p) { o.method.clip = truth_of(p); }},
     {"only", [](QuantizeOptions& o, const Place& p) { o.only = patterns_of(p); }},
     {"skip", [](QuantizeOptions& o, const Place& p) { o.skip = patterns_of(p); }},
 };
 
 constexpr Key<CastOptions> cast_keys[] = {
     {"to", [](CastOptions& o, const Place& p) { o.to = parsed(p, parse_float_code); }},
+};
+
+constexpr Key<Gates> gate_keys[] = {
+    {"max_kl", [](Gates& g, const Place& p) { g.max_kl = within(p, 0, 1e30, true); }},
+    {"min_speedup", [](Gates& g, const Place& p) { g.min_speedup = within(p, 0, 1e30); }},
+    {"max_bytes", [](Gates& g, const Place& p) { g.max_bytes = whole_of(p, 1); }},
+};
+
+constexpr Key<DataWish> data_keys[] = {
+    {"tokens", [](DataWish& d, const Place& p) { d.tokens = whole_of(p, 1); }},
+    {"length", [](DataWish& d, const Place& p) { d.length = whole_of(p, 2); }},
+    {"seed",
+     [](DataWish& d, const Place& p) { d.seed = static_cast<std::uint64_t>(whole_of(p, 0)); }},
 };
 
 struct RuleText {
@@ -270,7 +299,7 @@ Options read_table(const toml::table& table, const Key<Options> (&keys)[n],
     for (const Key<Options>& k : keys) known.emplace_back(k.name);
     const std::string best = nearest(word, known);
     refuse("RC-002", source, static_cast<int>(key.source().begin.line),
-           fmt::format("[[{}]] has no key {}", kind, pare::quoted(word)),
+           fmt::format("{} has no key {}", kind, pare::quoted(word)),
            {{"need", fmt::format("{}", fmt::join(known, ", "))}},
            best.empty() ? "" : fmt::format("did you mean {}?", best));
   }
@@ -284,22 +313,38 @@ struct Entry {
   const toml::table* table = nullptr;
 };
 
-// In the order of the file.
-std::vector<Entry> entries(const toml::table& root, const std::string& source, std::string& about) {
-  static const std::vector<std::string> known = {"about", "quantize", "rule", "cast"};
+// [gate], [data]: one of each.
+const toml::table& single(const Place& p) {
+  if (const toml::table* table = p.node.as_table()) return *table;
+  wrong_type(p, fmt::format("one table: [{}]", p.key));
+}
+
+// What is no step is set at once; steps and rules come in the order of the file.
+std::vector<Entry> entries(const toml::table& root, Recipe& recipe) {
+  static const std::vector<std::string> known = {"about", "quantize", "rule",
+                                                 "cast",  "gate",     "data"};
+  const std::string& source = recipe.source;
   std::vector<Entry> out;
   for (const auto& [key, node] : root) {
     const std::string name(key.str());
     const Place place{source, name, node};
     if (name == "about") {
-      about = text_of(place);
+      recipe.about = text_of(place);
+      continue;
+    }
+    if (name == "gate") {
+      recipe.gates = read_table(single(place), gate_keys, source, "[gate]");
+      continue;
+    }
+    if (name == "data") {
+      recipe.data = read_table(single(place), data_keys, source, "[data]");
       continue;
     }
     if (std::find(known.begin(), known.end(), name) == known.end()) {
       const std::string best = nearest(name, known);
       refuse("RC-002", source, static_cast<int>(key.source().begin.line),
              fmt::format("a recipe has no key {}", pare::quoted(name)),
-             {{"need", "about, [[quantize]], [[rule]], [[cast]]"}},
+             {{"need", "about, [[quantize]], [[rule]], [[cast]], [gate], [data]"}},
              best.empty() ? "" : fmt::format("did you mean {}?", best));
     }
     if (const toml::table* table = node.as_table()) {
@@ -320,7 +365,7 @@ std::vector<Entry> entries(const toml::table& root, const std::string& source, s
 }
 
 void add_rules(QuantizeOptions& options, const Entry& entry, const std::string& source) {
-  const RuleText text = read_table(*entry.table, rule_keys, source, "rule");
+  const RuleText text = read_table(*entry.table, rule_keys, source, "[[rule]]");
   const Rule& r = text.rule;
   if (text.patterns.empty())
     refuse("RC-004", source, entry.line, "a rule has no pattern", {}, "add pattern = \"...\"");
@@ -337,11 +382,34 @@ void add_rules(QuantizeOptions& options, const Entry& entry, const std::string& 
   }
 }
 
+// A key that the method at hand does not look at is a mistake.
+void refuse_idle_keys(const toml::table& table, const QuantizeOptions& o,
+                      const std::string& source) {
+  const Method m = o.method.method;
+  const bool gptq = m == Method::gptq || m == Method::automatic;
+  const struct {
+    const char* key;
+    bool used;
+    const char* need;
+  } keys[] = {{"damping", gptq, "method = \"gptq\" or \"auto\""},
+              {"act_order", gptq, "method = \"gptq\" or \"auto\""},
+              {"clip", m == Method::awq || m == Method::automatic, "method = \"awq\" or \"auto\""},
+              {"alpha", m == Method::smoothquant, "method = \"smoothquant\""},
+              {"threshold", m == Method::llm_int8, "method = \"llm-int8\""},
+              {"percentile", o.fit.range == Range::percentile, "range = \"percentile\""}};
+  for (const auto& k : keys)
+    if (const toml::node* node = table.get(k.key); node != nullptr && !k.used)
+      refuse("RC-004", source, static_cast<int>(node->source().begin.line),
+             fmt::format("{} has no effect here", k.key), {{"need", k.need}});
+}
+
 void add_entry(Recipe& recipe, const Entry& entry) {
   if (entry.name == "quantize") {
     Step& step = recipe.steps.emplace_back();
     step.line = entry.line;
-    step.options = read_table(*entry.table, quantize_keys, recipe.source, "quantize");
+    auto options = read_table(*entry.table, quantize_keys, recipe.source, "[[quantize]]");
+    refuse_idle_keys(*entry.table, options, recipe.source);
+    step.options = std::move(options);
     return;
   }
   if (entry.name == "cast") {
@@ -350,7 +418,7 @@ void add_entry(Recipe& recipe, const Entry& entry) {
              "add to = \"bf16\"");
     Step& step = recipe.steps.emplace_back();
     step.line = entry.line;
-    step.options = read_table(*entry.table, cast_keys, recipe.source, "cast");
+    step.options = read_table(*entry.table, cast_keys, recipe.source, "[[cast]]");
     return;
   }
   if (recipe.steps.empty()) recipe.steps.emplace_back().line = entry.line;  // a QuantizeOptions
@@ -401,8 +469,8 @@ Recipe parse_recipe(std::string_view text, const std::string& source) {
   }
   Recipe recipe;
   recipe.source = source;
-  for (const Entry& entry : entries(parsed_text.table(), source, recipe.about))
-    add_entry(recipe, entry);
+  recipe.text = text;
+  for (const Entry& entry : entries(parsed_text.table(), recipe)) add_entry(recipe, entry);
   if (recipe.steps.empty())
     fail(Exit::usage, "RC-005", "the recipe has no steps", {{"file", source}},
          "add a [[quantize]] table");
@@ -413,13 +481,33 @@ Recipe load_recipe(const std::filesystem::path& path) {
   return parse_recipe(read_text_file(path, most_bytes), path.string());
 }
 
+Recipe find_recipe(const std::string& file_or_name) {
+  std::error_code ignored;
+  if (std::filesystem::exists(file_or_name, ignored) &&
+      !std::filesystem::is_directory(file_or_name, ignored))
+    return load_recipe(file_or_name);
+  std::vector<std::string> names;
+  for (const ReadyRecipe& ready : ready_recipes()) {
+    if (ready.name == file_or_name) return parse_recipe(ready.text, file_or_name);
+    names.emplace_back(ready.name);
+  }
+  if (file_or_name.find_first_of("/.") != std::string::npos) return load_recipe(file_or_name);
+  const std::string best = nearest(file_or_name, names);
+  fail(Exit::usage, "RC-007",
+       fmt::format("there is no file and no ready recipe {}", pare::quoted(file_or_name)), {},
+       best.empty() ? "`pare recipe list` shows the ready ones"
+                    : fmt::format("did you mean {}?", best));
+}
+
 std::vector<Pass> passes(const Recipe& recipe) {
   std::vector<Pass> out;
   for (const Step& step : recipe.steps) {
     Pass pass = std::holds_alternative<CastOptions>(step.options)
                     ? cast_pass(std::get<CastOptions>(step.options).to)
                     : quantize_pass(std::get<QuantizeOptions>(step.options));
-    out.push_back(located(std::move(pass), fmt::format("{} line {}", recipe.source, step.line)));
+    if (!recipe.source.empty())
+      pass = located(std::move(pass), fmt::format("{} line {}", recipe.source, step.line));
+    out.push_back(std::move(pass));
   }
   return out;
 }

@@ -16,6 +16,7 @@
 //   act_order = "fixed"                   of gptq; or "none"
 //   alpha = 0.5                           of smoothquant; searched without
 //   threshold = 6.0                       of llm-int8
+//   clip = false                          of awq and auto: do not clip ranges
 //   only = ["blocks.*"]                   patterns (pass/quantize/quantize.h)
 //   skip = ["blocks.0.*"]
 //
@@ -27,14 +28,26 @@
 //   [[cast]]                              another step: back to plain floats
 //   to = "bf16"
 //
+//   [gate]                                what the outcome must keep to; each optional
+//   max_kl = 0.05                         mean KL to the original, nats; measured before publishing
+//   max_bytes = 4_200_000_000             of all weights as stored; known before any work
+//   min_speedup = 1.5                     of decoding; measured by `pare prove`
+//
+//   [data]                                of steps that learn; flags go before it; each optional
+//   tokens = 65536
+//   length = 512                          tokens of a sequence
+//   seed = 0                              of the text that the model writes
+//
 // A later rule wins. A file of rules alone is one quantize step without defaults.
 //
 // Errors (usage, with file and line): RC-001 not TOML, RC-002 an unknown key, RC-003 a value of the
 // wrong type, RC-004 a key that is missing or does not fit another, RC-005 a file without steps,
-// RC-006 a file that is too large or nested. Errors of schemes and patterns get file and line.
+// RC-006 a file that is too large or nested, RC-007 no file and no ready recipe. Errors of schemes
+// and patterns get file and line.
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -53,14 +66,38 @@ struct Step {
   std::variant<QuantizeOptions, CastOptions> options;
 };
 
+// What an outcome must keep to. max_kl and max_bytes are held by apply.h, min_speedup by a proof.
+struct Gates {
+  std::optional<double> max_kl;       // mean KL to the original, nats; at least 0
+  std::optional<double> min_speedup;  // of decoding, base / outcome in seconds a token; above 0
+  std::optional<i64> max_bytes;       // weight_bytes; above 0
+  bool operator==(const Gates&) const = default;
+};
+
+// What steps that learn are given, where no flag says otherwise.
+struct DataWish {
+  std::optional<i64> tokens, length;
+  std::optional<std::uint64_t> seed;
+  bool operator==(const DataWish&) const = default;
+};
+
 struct Recipe {
   std::string source;  // the file's name, for messages
+  std::string text;    // the whole file, as it goes into the output
   std::string about;
   std::vector<Step> steps;  // at least one
+  Gates gates;
+  DataWish data;
 };
 
 Recipe parse_recipe(std::string_view text, const std::string& source);
 Recipe load_recipe(const std::filesystem::path&);
+// A file, or the name of a ready recipe (ready.h) where no file has it.
+Recipe find_recipe(const std::string& file_or_name);
+
+// The text of a recipe of such steps: parsed again it does the same.
+std::string recipe_text(const std::vector<Step>&, const Gates& = {}, const DataWish& = {},
+                        const std::string& about = {});
 
 // The passes of all steps, in order. Their Errors name the file and the line of the step.
 std::vector<Pass> passes(const Recipe&);

@@ -103,6 +103,105 @@ TEST(Recipe, WhatIsWrongIsRefusedWithItsLine) {
                  "RC-004", 3);
 }
 
+TEST(Recipe, GatesDataAndIdleKeys) {
+  const Recipe r = parse_recipe(
+      "[gate]\nmax_kl = 0\nmin_speedup = 1.5\nmax_bytes = 4_000\n[data]\ntokens = 100\n"
+      "length = 20\nseed = 7\n[[quantize]]\nweights = \"int4:g32\"\nmethod = \"awq\"\nclip = "
+      "false\n",
+      "r");
+  EXPECT_EQ(r.gates, (Gates{0.0, 1.5, 4000}));
+  EXPECT_EQ(r.data, (DataWish{100, 20, 7}));
+  EXPECT_FALSE(quantize_step(r, 0).method.clip);
+  const std::string step = "[[quantize]]\nweights = \"int4:g32\"\n";
+  expect_refused("[gate]\nmax_lk = 1\n" + step, "RC-002", 2);
+  expect_refused("[gate]\nmax_kl = -1\n" + step, "RC-004", 2);
+  expect_refused("[gate]\nmax_kl = nan\n" + step, "RC-004", 2);
+  expect_refused("[gate]\nmax_kl = \"1\"\n" + step, "RC-003", 2);
+  expect_refused("[gate]\nmin_speedup = 0\n" + step, "RC-004", 2);
+  expect_refused("[gate]\nmax_bytes = 0\n" + step, "RC-004", 2);
+  expect_refused("[gate]\nmax_bytes = 1.5\n" + step, "RC-003", 2);
+  expect_refused("[[gate]]\nmax_kl = 1\n" + step, "RC-003", 1);
+  expect_refused("gate = 1\n" + step, "RC-003", 1);
+  expect_refused("[gate]\nmax_kl = 1\n", "RC-005", 0);
+  expect_refused("[data]\ntokens = 0\n" + step, "RC-004", 2);
+  expect_refused("[data]\nlength = 1\n" + step, "RC-004", 2);
+  expect_refused("[data]\nseed = -1\n" + step, "RC-004", 2);
+  expect_refused("[data]\ntext = \"x\"\n" + step, "RC-002", 2);
+  expect_refused(step + "damping = 0.1\n", "RC-004", 3);
+  expect_refused(step + "act_order = \"none\"\n", "RC-004", 3);
+  expect_refused(step + "clip = true\n", "RC-004", 3);
+  expect_refused(step + "alpha = 0.5\n", "RC-004", 3);
+  expect_refused(step + "threshold = 6\n", "RC-004", 3);
+  expect_refused(step + "percentile = 99\n", "RC-004", 3);
+  expect_refused(step + "method = \"awq\"\nclip = 1\n", "RC-003", 4);
+}
+
+TEST(Recipe, TextOfStepsIsReadBack) {
+  const std::string text = R"(about = "all of \"it\" \\ café"
+
+[gate]
+max_kl = 0.05
+min_speedup = 1.5
+max_bytes = 4200000000
+
+[data]
+tokens = 100
+length = 20
+seed = 9223372036854775807
+
+[[quantize]]
+weights = "int4:g128"
+activations = "int8:token"
+head = "int8:channel"
+embedding = "int8:channel"
+kv = "int8:k=channel:window=64"
+range = "percentile"
+percentile = 99.5
+method = "auto"
+damping = 1e-05
+act_order = "none"
+clip = false
+only = ["blocks.*", "head"]
+skip = ["blocks.\"0\".*"]
+
+[[rule]]
+pattern = "*.attn.v"
+scheme = "int8:channel"
+activations = "int8:token"
+
+[[rule]]
+pattern = "head"
+scheme = "keep"
+
+[[cast]]
+to = "bf16"
+
+[[quantize]]
+kv = "e4m3"
+range = "absmax"
+
+[[quantize]]
+weights = "int8:channel"
+method = "smoothquant"
+alpha = 0
+
+[[quantize]]
+weights = "int8:channel"
+method = "llm-int8"
+threshold = 5.5
+)";
+  const Recipe r = parse_recipe(text, "r");
+  EXPECT_EQ(recipe_text(r.steps, r.gates, r.data, r.about), text);
+  EXPECT_EQ(r.text, text);
+}
+
+TEST(Recipe, FilesGoBeforeReadyRecipes) {
+  EXPECT_EQ(find_recipe("w8").source, "w8");
+  EXPECT_EQ(error_of([] { find_recipe("w9"); }).substr(0, 6), "RC-007");
+  EXPECT_EQ(error_of([] { find_recipe("./w8"); }).substr(0, 3), "IO-");
+  EXPECT_EQ(error_of([] { find_recipe("none.toml"); }).substr(0, 3), "IO-");
+}
+
 TEST(Recipe, HostileTextIsRefusedBeforeItIsParsed) {
   std::string dots = "a";
   for (int i = 0; i < 200000; i++) dots += ".a";

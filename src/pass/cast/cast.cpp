@@ -4,6 +4,8 @@
 // since a plain product multiplies floats.
 #include "pass/cast/cast.h"
 
+#include "pass/promise.h"
+
 namespace pare {
 namespace {
 
@@ -23,8 +25,9 @@ Spec plan(Spec spec, Code code) {
   return spec;
 }
 
-Model run(Model model, Code code, const std::string& line) {
+Model run(Model model, Code code, const std::string& line, Context& context) {
   const Spec planned = plan(model.spec, code);
+  std::set<std::string, std::less<>> promised;
   for (const Slot& slot : slots(planned)) {
     if (slot.vector) continue;
     Weight& weight = model.weights.find(slot.name)->second;
@@ -37,8 +40,10 @@ Model run(Model model, Code code, const std::string& line) {
       return plain_tensor(decode(from), from.shape, code);
     };
     weight.scheme = slot.scheme;
+    promised.insert(slot.name);
   }
   model.spec = planned;
+  keep_promises(model, promised, context);
   model.history.push_back(line);
   return model;
 }
@@ -55,7 +60,9 @@ Code parse_float_code(const std::string& word) {
 Pass cast_pass(Code code) {
   const std::string line = fmt::format("cast to={}", info(code).name);
   return {"cast", line, [code](Spec spec) { return plan(std::move(spec), code); },
-          [code, line](Model model, Context&) { return run(std::move(model), code, line); }};
+          [code, line](Model model, Context& context) {
+            return run(std::move(model), code, line, context);
+          }};
 }
 
 }  // namespace pare

@@ -102,14 +102,15 @@ class Walk {
 
   Model run() {
     const std::vector<BlockRange> ranges = block_ranges(planned_);
+    ranges_ = ranges.size();
     const std::size_t done = resume(ranges);
     const bool flows = options_.data != nullptr && options_.data->statistics == nullptr;
-    if (flows) start_flow(done);
+    if (flows && done <= ranges.size()) start_flow(done);
     for (std::size_t i = done; i < ranges.size(); i++) {
       stop_if_interrupted();
       range(i, ranges[i]);
     }
-    head();
+    if (done <= ranges.size() && target_of("head") != nullptr) head(ranges.size());
     model_.spec = planned_;
     return std::move(model_);
   }
@@ -128,10 +129,10 @@ class Walk {
     for (i64 b = where.first; b < where.first + where.count; b++)
       values_.merge(block_values(model_, b));
     const BlockValues original = values_;
-    show_floats(where);
+    show_floats(where, original);
     choose_scales(where, wanted);
     settle(where, original);
-    show_floats(where);
+    show_floats(where, original);
     solve(where, wanted);
     Weights changed;
     for (const Slot& slot : slots(planned_)) {
@@ -143,10 +144,8 @@ class Walk {
                         value->second.data == before->second.data;
       if (!same) changed.emplace(slot.name, final_weight(slot));
     }
-    commit(index, where, changed,
-           {model_.evidence.begin() + static_cast<std::ptrdiff_t>(first_evidence),
-            model_.evidence.end()});
-    solved_.clear();
+    commit(index, changed, first_evidence);
+    planned_are(where);
   }
 
   std::vector<InputSlot> wanted_in(BlockRange where) const {
@@ -167,15 +166,26 @@ class Walk {
     return it == targets_.end() ? nullptr : &*it;
   }
 
-  // The work model's weights of the range are the floats in values_.
-  void show_floats(BlockRange where) {
+  // The work model's weights of the range are the floats in values_. What an earlier step has
+  // quantized, and nothing here has touched, stays as it is stored, with its activations.
+  void show_floats(BlockRange where, const BlockValues& original) {
+    std::set<std::string> left_out;
     for (auto& [name, linear] : linears(work_.spec)) {
       const i64 block = block_of(name);
       if (block < where.first || block >= where.first + where.count) continue;
+      const std::string slot = name + ".weight";
+      if (!linear->scheme.plain() && target_of(name) == nullptr &&
+          values_.at(slot).data == original.at(slot).data) {
+        left_out.insert(slot);
+        continue;
+      }
       linear->scheme = Scheme{};
       linear->activation = Activation{};
+      work_.weights.erase(name + ".static_scale");
+      left_out.insert(name + ".static_scale");
     }
     for (const auto& [name, value] : values_) {
+      if (left_out.contains(name)) continue;
       Weight w;
       w.shape = value.shape;
       w.load = [&v = value] { return plain_tensor(v.data, v.shape); };
@@ -321,9 +331,9 @@ class Walk {
 
   // ---- head ----
 
-  void head() {
-    const Target* target = target_of("head");
-    if (target == nullptr) return;
+  void head(std::size_t index) {
+    const Target& target = *target_of("head");
+    const std::size_t first_evidence = model_.evidence.size();
     const bool tied = !model_.weights.contains("head.weight");
     work_ = Model();
     work_.spec = model_.spec;
@@ -341,9 +351,10 @@ class Walk {
       statistics = options_.data->statistics->read("head");
     }
     const InputSlot input{"head", planned_.dim, {"head"}};
-    one(*target, input, statistics ? &*statistics : nullptr, nullptr);
-    for (const std::string& name : solved_)
-      model_.weights.insert_or_assign(name, work_.weights.find(name)->second);
+    one(target, input, statistics ? &*statistics : nullptr, nullptr);
+    Weights changed;
+    for (const std::string& name : solved_) changed.emplace(name, work_.weights.find(name)->second);
+    commit(index, changed, first_evidence);
   }
 
   // ---- progress on disk ----
@@ -351,12 +362,13 @@ class Walk {
   static std::string block_file(std::size_t i) { return fmt::format("block-{:04}.safetensors", i); }
   static std::string hidden_file(std::size_t i) { return fmt::format("hidden-{:04}.f32", i); }
 
+  // Pieces are the ranges in order, then the head.
   std::size_t resume(const std::vector<BlockRange>& ranges) {
     if (context_.work == nullptr) return 0;
-    const std::vector<Json>& pieces = context_.work->pieces();
-    PARE_CHECK(pieces.size() <= ranges.size());
+    const std::vector<Json> pieces = context_.work->pieces();
     for (std::size_t i = 0; i < pieces.size(); i++) {
-      take(ranges[i], read_slots(context_.work->file(block_file(i)), planned_));
+      take(read_slots(context_.work->file(block_file(i)), planned_));
+      if (i < ranges.size()) planned_are(ranges[i]);
       for (const Json& row : pieces[i].at("evidence").as_array()) {
         const Json::Array& e = row.as_array();
         model_.evidence.push_back({e.at(0).as_string(), e.at(1).as_string(), e.at(2).as_string(),
@@ -364,7 +376,8 @@ class Walk {
       }
     }
     if (!pieces.empty())
-      context_.log.info(fmt::format("going on behind {} finished blocks", pieces.size()));
+      context_.log.info(fmt::format("going on behind {} finished blocks",
+                                    std::min(pieces.size(), ranges.size())));
     return pieces.size();
   }
 
@@ -381,35 +394,48 @@ class Walk {
     std::copy_n(bytes.data(), bytes.size(), reinterpret_cast<std::byte*>(hidden.data));
   }
 
-  // The range is what it was meant to become.
-  void take(BlockRange where, const Weights& weights) {
+  void take(const Weights& weights) {
     for (const auto& [name, weight] : weights) model_.weights.insert_or_assign(name, weight);
-    std::copy_n(planned_.blocks.begin() + where.first, where.count,
-                model_.spec.blocks.begin() + where.first);
   }
 
-  void commit(std::size_t i, BlockRange where, const Weights& changed,
-              const std::vector<Evidence>& evidence) {
-    if (context_.work == nullptr) return take(where, changed);
+  // The range is what it was meant to become. What an earlier step left and this one has no slot
+  // for (the scale of static activations) goes.
+  void planned_are(BlockRange where) {
+    std::copy_n(planned_.blocks.begin() + where.first, where.count,
+                model_.spec.blocks.begin() + where.first);
+    std::set<std::string, std::less<>> needed;
+    for (const Slot& slot : slots(planned_)) needed.insert(slot.name);
+    std::erase_if(model_.weights, [&](const auto& item) {
+      const i64 block = block_of(item.first);
+      return block >= where.first && block < where.first + where.count &&
+             !needed.contains(item.first);
+    });
+  }
+
+  void commit(std::size_t i, const Weights& changed, std::size_t first_evidence) {
+    solved_.clear();
+    if (context_.work == nullptr) return take(changed);
     const std::filesystem::path path = context_.work->file(block_file(i));
     write_slots(path, changed);
     Json::Array files = {Json(block_file(i))}, rows;
-    if (flow_) {
+    if (flow_ && i < ranges_) {  // nothing follows the head
       const Matrix<float> h = flow_->hidden();
       const auto size = static_cast<std::size_t>(h.rows * h.cols) * sizeof(float);
       write_file(context_.work->file(hidden_file(i)),
                  {reinterpret_cast<const char*>(h.data), size});
       files.emplace_back(hidden_file(i));
     }
-    for (const Evidence& e : evidence)
+    for (std::size_t k = first_evidence; k < model_.evidence.size(); k++) {
+      const Evidence& e = model_.evidence[k];
       rows.push_back(
           Json::array({Json(e.pass), Json(e.site), Json(e.metric), Json(e.before), Json(e.after)}));
-    std::vector<std::string> keep;
-    for (std::size_t k = 0; k <= i; k++) keep.push_back(block_file(k));
+    }
+    std::vector<std::string> unneeded;
+    if (i > 0) unneeded.push_back(hidden_file(i - 1));
     context_.work->commit(
         Json::object({{"files", Json(std::move(files))}, {"evidence", Json(std::move(rows))}}),
-        keep);
-    take(where, read_slots(path, planned_));
+        unneeded);
+    take(read_slots(path, planned_));
   }
 
   Model model_;  // finished blocks have their final weights, the others the original ones
@@ -419,6 +445,7 @@ class Walk {
   Context& context_;
   Progress progress_;
   std::optional<Flow> flow_;
+  std::size_t ranges_ = 0;
   // Of the range in hand.
   Model work_;
   BlockValues values_;

@@ -286,7 +286,7 @@ TEST(Work, BelongsToOneRun) {
     WorkFolder work(out, {"a", "b"}, false);
     write_file(work.file("x"), "x");
     write_file(work.file("left-over"), "y");
-    work.commit(Json::object({{"files", Json::array({Json("x")})}}), {"x"});
+    work.commit(Json::object({{"files", Json::array({Json("x")})}}));
     EXPECT_EQ(code_of([&] { WorkFolder(out, {"a", "b"}, false); }), "WK-003");
   }
   EXPECT_EQ(code_of([&] { WorkFolder(out, {"a", "c"}, false); }), "WK-001");
@@ -296,13 +296,23 @@ TEST(Work, BelongsToOneRun) {
     EXPECT_TRUE(std::filesystem::exists(work.file("x")));
     EXPECT_FALSE(std::filesystem::exists(work.file("left-over")));
     write_file(work.file("z"), "z");
-    work.commit(Json::object({{"files", Json::array({Json("z")})}}), {"z"});
+    work.commit(Json::object({{"files", Json::array({Json("z")})}}), {"x"});
     EXPECT_FALSE(std::filesystem::exists(work.file("x")));
+    work.enter("other");
+    EXPECT_TRUE(work.pieces().empty());
+    EXPECT_EQ(work.file("z").filename(), "other-z");
   }
   std::filesystem::remove(folder / "out.pare-work/z");
   EXPECT_EQ(code_of([&] { WorkFolder(out, {"a", "b"}, false); }), "WK-002");
   write_file(folder / "out.pare-work/journal.json", "{\"signature\"");
   EXPECT_EQ(code_of([&] { WorkFolder(out, {"a", "b"}, false); }), "WK-002");
+  for (const char* journal :
+       {"{}", R"({"signature": ["a", "b"], "pieces": [{"files": []}]})",
+        R"({"signature": ["a", "b"], "pieces": [{"part": "", "files": ["../x"]}]})",
+        R"({"signature": ["a", 1], "pieces": []})"}) {
+    write_file(folder / "out.pare-work/journal.json", journal);
+    EXPECT_EQ(code_of([&] { WorkFolder(out, {"a", "b"}, false); }), "WK-002") << journal;
+  }
   {
     WorkFolder work(out, {"a", "c"}, true);
     EXPECT_TRUE(work.pieces().empty());

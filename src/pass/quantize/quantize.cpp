@@ -11,6 +11,7 @@
 #include <algorithm>
 
 #include "model/integrity.h"
+#include "pass/promise.h"
 
 namespace pare {
 namespace {
@@ -142,20 +143,13 @@ std::string describe(const QuantizeOptions& o) {
 
 bool learns(const MethodOptions& o) { return o.method != Method::rtn || o.data != nullptr; }
 
-void require_data_for_static(const Spec& spec, const QuantizeOptions& options) {
-  if (options.method.data != nullptr) return;
-  for (const Choice& c : choose_matrices(spec, options))
-    if (c.activation.is_static)
-      fail(Exit::usage, "QU-027", "the scale of static activations is learnt from data",
-           {{"matrix", c.name}, {"found", to_string(c.activation)}},
-           "give --text FILE, or quantize inputs dynamically: int8:token");
-}
-
-// Everything but the embedding, whose rows are no product's.
-std::vector<Target> targets_of(const Spec& spec, const QuantizeOptions& options) {
+// Everything but the embedding, whose rows are no product's, and a head that stays tied to it.
+std::vector<Target> targets_of(const Spec& spec, const Spec& planned,
+                               const QuantizeOptions& options) {
   std::vector<Target> targets;
   for (const Choice& c : choose_matrices(spec, options))
-    if (c.name != "embed") targets.push_back({c.name, c.scheme, c.activation, options.fit});
+    if (c.name != "embed" && !(c.name == "head" && planned.tied))
+      targets.push_back({c.name, c.scheme, c.activation, options.fit});
   return targets;
 }
 
@@ -174,9 +168,10 @@ Model run(Model model, const QuantizeOptions& options, const std::string& line, 
   const Spec planned = plan(model.spec, options);
   require_data_for_static(model.spec, options);
   if (learns(options.method)) {
-    const std::vector<Target> targets = targets_of(model.spec, options);
+    const std::vector<Target> targets = targets_of(model.spec, planned, options);
     model = quantize_calibrated(std::move(model), planned, targets, options.method, context);
   }
+  std::set<std::string, std::less<>> promised;
   for (const Slot& slot : slots(planned)) {
     if (slot.vector) continue;
     // An untied head starts as a copy of the embedding.
@@ -196,10 +191,12 @@ Model run(Model model, const QuantizeOptions& options, const std::string& line, 
         return requantize(source, scheme, fit, {}, &pool);
       };
       weight.scheme = scheme;
+      promised.insert(slot.name);
     }
     model.weights.insert_or_assign(slot.name, std::move(weight));
   }
   model.spec = planned;
+  keep_promises(model, promised, context);
   model.history.push_back(line);
   if (options.kv)
     model.evidence.push_back({"quantize", "cache", "bytes per token",
@@ -246,6 +243,15 @@ std::vector<Choice> choose_matrices(const Spec& spec, const QuantizeOptions& opt
   if (choices.empty() && !options.kv)
     fail(Exit::usage, "QU-003", "the patterns leave no matrix to quantize");
   return choices;
+}
+
+void require_data_for_static(const Spec& spec, const QuantizeOptions& options) {
+  if (options.method.data != nullptr) return;
+  for (const Choice& c : choose_matrices(spec, options))
+    if (c.activation.is_static)
+      fail(Exit::usage, "QU-027", "the scale of static activations is learnt from data",
+           {{"matrix", c.name}, {"found", to_string(c.activation)}},
+           "give --text FILE, or quantize inputs dynamically: int8:token");
 }
 
 Pass quantize_pass(const QuantizeOptions& options) {

@@ -54,6 +54,9 @@ struct Choice {
 };
 std::vector<Choice> choose_matrices(const Spec&, const QuantizeOptions&);
 
+// Error QU-027: static activations, whose scale is learnt, and no data. `run` asks too.
+void require_data_for_static(const Spec&, const QuantizeOptions&);
+
 Pass quantize_pass(const QuantizeOptions&);
 
 bool matches(std::string_view pattern, std::string_view name);
