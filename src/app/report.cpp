@@ -4,7 +4,6 @@
 #include "report/report.h"
 
 #include "app/commands.h"
-#include "app/record.h"
 #include "file/io.h"
 #include "file/publish.h"
 
@@ -13,7 +12,7 @@ namespace {
 
 ReportModel read_model(const std::string& path, const CommonOptions& common, const Output& out) {
   const Model model = load_model(path, {common.tokenizer});
-  return collect(model, path, identity_hash(model, out.log));
+  return collect(model, path, identity(model, out.log));
 }
 
 Json summary_of(const ReportModel& m) {
