@@ -512,6 +512,8 @@ void define_prove(CLI::App& app, Commands& c, Flags& f) {
       ->check(CLI::Range(i64{1}, i64{1} << 40))
       ->excludes(prove->get_option("--limit"));
   add_speed(*prove, o.speed);
+  prove->add_option("--recipe", o.recipe,
+                    "TOML FILE or ready recipe whose gates hold (default: the model's own)");
   const auto gate = CLI::Range(0.0, 1e18);
   prove->add_option("--max-kl", o.max_kl, "gate: mean KL to the base, nats")
       ->check(gate)

@@ -38,8 +38,13 @@ SpeedOptions fitting(SpeedOptions o, i64 positions) {
   return checked(o, positions);
 }
 
-Gates gates_of(const ProveOptions& o) {
+// Of the flags; else of --recipe; else of the recipe that made the model.
+Gates gates_of(const ProveOptions& o, const Model& out) {
   Gates gates;
+  if (!o.recipe.empty())
+    gates = find_recipe(o.recipe).gates;
+  else if (!out.provenance.empty())
+    gates = parse_recipe(out.provenance.back().recipe, "recipe of " + o.out).gates;
   if (o.max_kl) gates.max_kl = o.max_kl;
   if (o.min_speedup) gates.min_speedup = o.min_speedup;
   if (o.max_bytes) gates.max_bytes = static_cast<i64>(*o.max_bytes);
@@ -55,7 +60,7 @@ ProofJob prepare(const ProveOptions& o, const CommonOptions& common) {
   job.positions = std::min(job.base.spec.max_positions, job.out.spec.max_positions);
   job.speed = fitting(o.speed, job.positions);
   job.protocol = o.protocol;
-  job.gates = gates_of(o);
+  job.gates = gates_of(o, job.out);
   if (o.text.empty() && o.protocol.second_half)
     fail(Exit::usage, "PV-002", "--score second-half needs a text of whole windows", {},
          "give --text FILE");
@@ -77,6 +82,21 @@ std::vector<ProofGate> judge(const Gates& gates, double counted, const Proof& pr
     judged.push_back({"min_speedup", *gates.min_speedup, speedup, speedup >= *gates.min_speedup});
   }
   return judged;
+}
+
+std::string line_of(const Model& model) {
+  return fmt::format("{}", fmt::join(model.history, "; "));
+}
+
+// A model that says what it was made from, and says another: no error, for a proof against any
+// model of one vocabulary means something.
+void warn_of_another_base(const ProofJob& job, const ProofFigures& m, const Log& log) {
+  const auto& made = job.out.provenance;
+  const bool known = std::any_of(made.begin(), made.end(),
+                                 [&](const Provenance& p) { return p.base == m.base_identity; });
+  if (!made.empty() && !known)
+    log.warning(fmt::format("the finished model was made from another base: {} instead of {}",
+                            pare::quoted(made.front().base), m.base_identity));
 }
 
 std::string printable(const std::string& text) {
@@ -102,7 +122,7 @@ Proof make_proof(const ProofJob& job, const ProveOptions& o, const ProofFigures&
   proof.time = utc_now();
   proof.base = printable(o.base);
   proof.out = printable(o.out);
-  proof.recipe = fmt::format("{}", fmt::join(job.out.history, "; "));
+  proof.recipe = job.out.provenance.empty() ? line_of(job.out) : job.out.provenance.back().recipe;
   proof.base_identity = m.base_identity;
   proof.out_identity = m.out_identity;
   proof.hardware = fmt::format("{}, {}", processor_name(), isa_name(isa_here()));
@@ -156,15 +176,14 @@ std::string keep(const Proof& proof, const ProveOptions& o, const Model& out,
   }
 }
 
-void record(const Proof& p, const std::string& predictor, const Log& log) {
+void record(const Proof& p, const ProofJob& job, const std::string& predictor, const Log& log) {
   RunRecord run = run_here("prove", p.threads);
   run.time = p.time;
   run.model = p.out;
   run.identity = p.out_identity;
   run.base = p.base;
   run.base_identity = p.base_identity;
-  run.recipe = p.recipe;
-  std::replace(run.recipe.begin(), run.recipe.end(), '\n', ' ');
+  run.recipe = line_of(job.out);
   run.protocol = fmt::format("{}: {}", p.text, p.protocol);
   run.predictor = predictor;
   run.figures = p.rows;
@@ -187,10 +206,11 @@ void record(const Proof& p, const std::string& predictor, const Log& log) {
 void command_prove(const ProveOptions& o, const CommonOptions& common, const Output& out) {
   ProofJob job = prepare(o, common);
   const ProofFigures figures = measure(job, o, common, out.log);
+  warn_of_another_base(job, figures, out.log);
   const Proof proof = make_proof(job, o, figures);
   std::optional<Error> failure;
   const std::string kept = keep(proof, o, job.out, failure);
-  record(proof, figures.predictor, out.log);
+  record(proof, job, figures.predictor, out.log);
   if (out.json) {
     Json result = to_json(proof);
     result.set("kept", kept.empty() ? Json() : Json(kept));
