@@ -77,7 +77,7 @@ void command_bench(const BenchOptions& o, const CommonOptions& common, const Out
   const SpeedResult r = measure_speed(engine, o.speed, out.log);
   const Shares shares = shares_of(r, roof, model.spec);
   const bool cached = r.weight_bytes < static_cast<double>(roof.last_level_cache_bytes);
-  const Hardware hardware = hardware_of(roof);
+  const Hardware hardware = hardware_here(roof);
   const Forecast f =
       forecast(with_cache(model.spec, engine.kv()), hardware, roof, r.options, pool.threads());
   record_bench(o, model, engine, r, shares, f, predictor_of(hardware), pool.threads(), out.log);

@@ -83,6 +83,11 @@ const std::map<std::string, const char*> examples = {
      "pare runs\npare runs --model tales --limit 5 --json\npare runs show 1\n"
      "pare runs compare 1 2\npare runs errors\npare runs export\npare runs remove 1"},
     {"report", "pare report out -o report.html --base models/pare-tales"},
+    {"hardware", "pare hardware\npare hardware h100 --json\npare hardware h100 h200 mi300x"},
+    {"plan",
+     "pare plan llama-3-70b --compare w8,w4,w8a8,w4+kv8 --hardware h100 h200 --batch 16\n"
+     "pare plan models/pare-tales --weights int4:g128 --kv int8 --plot\n"
+     "pare plan llama-3-8b --compare w4 --hardware l4 --context 8192 --will-it-fit"},
     {"random",
      "pare random --like smollm2-135m -o random-135m --weights int4:g32\n"
      "pare random --like models/pare-tales -o random-tales --seed 7"},
@@ -171,6 +176,8 @@ struct Commands {
   RandomOptions random;
   ProveOptions prove;
   RunsOptions runs;
+  HardwareCommand hardware;
+  PlanOptions plan;
 };
 
 constexpr const char* model_help =
@@ -583,6 +590,44 @@ void dispatch_recipe(CLI::App& app, const Commands& c, const CommonOptions& comm
     command_recipe_check(c.recipe_check, common, out);
 }
 
+void define_plan(CLI::App& app, Commands& c, Flags& f) {
+  constexpr const char* file_help = "more rows of hardware from a JSON FILE";
+  CLI::App* hardware =
+      app.add_subcommand("hardware", "What machines can do: listed, in full, or compared");
+  hardware->add_option("name", c.hardware.names, "names of hardware; here is this machine");
+  hardware->add_option("--hardware-file", c.hardware.file, file_help);
+  add_common(*hardware, f);
+
+  PlanOptions& o = c.plan;
+  CLI::App* plan =
+      app.add_subcommand("plan", "What a model costs on a machine and what a change would buy");
+  plan->add_option("model", o.model, "a model, its config.json, or a known shape: llama-3-70b, ...")
+      ->required();
+  plan->add_option("--recipe", o.recipes, "TOML FILE of a change (repeatable)");
+  CLI::Option* weights = plan->add_option("--weights", o.weights, "scheme of the matrices");
+  plan->add_option("--activations", o.activations, "int8:token, e4m3:token, ...")->needs(weights);
+  plan->add_option("--head", o.head, "scheme of the output matrix");
+  plan->add_option("--embedding", o.embedding, "scheme of the embedding");
+  plan->add_option("--kv", o.kv, kv_help);
+  plan->add_option("--compare", o.compare,
+                   "changes side by side: w8,w4,w3,w8a8,w4a8,nf4,fp8,kv8,kv4, schemes, w4+kv8")
+      ->delimiter(',');
+  plan->add_option("--hardware", o.hardware, "names (`pare hardware`); here is this machine")
+      ->delimiter(',');
+  plan->add_option("--hardware-file", o.hardware_file, file_help);
+  const auto count = CLI::Range(i64{1}, i64{1} << 32);
+  plan->add_option("--context", o.context, "positions cached when a token is computed")
+      ->check(count);
+  plan->add_option("--batch", o.batch, "sequences at once")
+      ->check(CLI::Range(i64{1}, i64{1} << 20));
+  plan->add_option("--prompt", o.prompt, "tokens of prefill")
+      ->check(CLI::Range(i64{1}, i64{1} << 24));
+  plan->add_flag("--will-it-fit", o.will_it_fit, "yes or no; exit code 3 where it does not");
+  plan->add_flag("--plot", o.plot, "draw bytes by part, times and rooflines");
+  add_common(*plan, f);
+  add_tokenizer(*plan, f);
+}
+
 void dispatch(CLI::App& app, const Commands& c, const CommonOptions& common, const Output& out) {
   const std::string name = app.get_subcommands().front()->get_name();
   if (name == "show")
@@ -623,6 +668,10 @@ void dispatch(CLI::App& app, const Commands& c, const CommonOptions& common, con
     command_runs(c.runs, common, out);
   else if (name == "report")
     command_report(c.report, common, out);
+  else if (name == "hardware")
+    command_hardware(c.hardware, common, out);
+  else if (name == "plan")
+    command_plan(c.plan, common, out);
   else
     command_random(c.random, common, out);
 }
@@ -730,6 +779,7 @@ int run_app(int argc, char** argv) {
   define_prove(app, commands, flags);
   define_runs(app, commands, flags);
   define_report(app, commands, flags);
+  define_plan(app, commands, flags);
   for (CLI::App* sub : app.get_subcommands({})) {
     const auto it = examples.find(sub->get_name());
     if (it != examples.end()) sub->footer(std::string("Examples:\n") + it->second);

@@ -132,6 +132,18 @@ struct ReportOptions {
   std::string out, base, title, hardware;
   bool force = false;
 };
+struct HardwareCommand {
+  std::vector<std::string> names;  // none: all
+  std::string file;                // more rows
+};
+struct PlanOptions {
+  std::string model;
+  std::vector<std::string> recipes, compare, hardware;
+  std::string weights, activations, head, embedding, kv, hardware_file;
+  i64 context = 0, prompt = 0;  // 0: 2048 and 512, or what the model has
+  i64 batch = 1;
+  bool will_it_fit = false, plot = false;
+};
 struct RandomOptions {
   std::string like, out, weights = "bf16";
   std::uint64_t seed = 0;
@@ -159,6 +171,8 @@ void command_compare(const CompareOptions&, const CommonOptions&, const Output&)
 void command_prove(const ProveOptions&, const CommonOptions&, const Output&);
 void command_runs(const RunsOptions&, const CommonOptions&, const Output&);
 void command_report(const ReportOptions&, const CommonOptions&, const Output&);
+void command_hardware(const HardwareCommand&, const CommonOptions&, const Output&);
+void command_plan(const PlanOptions&, const CommonOptions&, const Output&);
 void command_random(const RandomOptions&, const CommonOptions&, const Output&);
 
 std::string export_formats();  // the formats of `pare export`, for --help

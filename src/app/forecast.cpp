@@ -5,30 +5,7 @@
 // share is an error of time or of bytes and of nothing else.
 #include "app/forecast.h"
 
-#include <unistd.h>
-
 namespace pare {
-
-Hardware hardware_of(const Roof& roof) {
-  Hardware h;
-  h.name = roof.processor;
-  h.kind = "cpu";
-  h.note = "measured by pare roof";
-  h.memory_bytes =
-      static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
-  h.bytes_per_second = roof.read_bytes_per_second;
-  h.rate["f32"] = peak_flops(roof, false);  // Pare multiplies 16-bit and coded weights as floats
-  h.rate["int8"] = peak_flops(roof, true);
-  if (const auto measured = rates_here()) {
-    auto rates = std::make_shared<EngineRates>(*measured);
-    for (TeamRates& team : rates->teams) {
-      if (team.threads == 1) team.bytes_per_second = roof.read_bytes_per_second_single;
-      if (team.threads == roof.threads) team.bytes_per_second = roof.read_bytes_per_second;
-    }
-    h.engine = std::move(rates);
-  }
-  return h;
-}
 
 std::string predictor_of(const Hardware& h) {
   return h.engine != nullptr ? "measured kernels" : "limits of the roof";

@@ -15,9 +15,6 @@ struct Forecast {
 };
 Forecast forecast(const Spec&, const Hardware&, const Roof&, const SpeedOptions&, int threads);
 
-// The measured roof as a row of hardware: a limit where the machine's kernels were not measured.
-Hardware hardware_of(const Roof&);
-
 // What predictions for it stand on: "measured kernels" or "limits of the roof".
 std::string predictor_of(const Hardware&);
 

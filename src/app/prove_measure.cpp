@@ -107,7 +107,7 @@ ProofFigures measure(ProofJob& job, const ProveOptions& o, const CommonOptions& 
   m.speed = measure_speeds(base, out, job.speed, log);
   m.base_shares = shares_of(m.speed.base, roof, job.base.spec);
   m.out_shares = shares_of(m.speed.out, roof, job.out.spec);
-  const Hardware hardware = hardware_of(roof);
+  const Hardware hardware = hardware_here(roof);
   m.predictor = predictor_of(hardware);
   m.base_forecast = forecast(job.base.spec, hardware, roof, job.speed, pool.threads());
   m.out_forecast = forecast(job.out.spec, hardware, roof, job.speed, pool.threads());

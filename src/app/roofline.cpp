@@ -61,6 +61,19 @@ void remember(const Roof& roof, const EngineRates* rates, const Log& log) {
   }
 }
 
+// Bytes of memory that this process may use: the machine's, or those of a control group.
+double memory_here() {
+  const double pages = static_cast<double>(sysconf(_SC_PHYS_PAGES));
+  double bytes = pages * static_cast<double>(sysconf(_SC_PAGE_SIZE));
+  for (const char* path :
+       {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}) {
+    std::ifstream file(path);
+    double limit = 0;
+    if (file >> limit && limit > 0) bytes = std::min(bytes, limit);  // "max" is no number
+  }
+  return bytes;
+}
+
 }  // namespace
 
 std::string roof_file() {
@@ -106,6 +119,40 @@ Roof parse_roof(const Json& json) {
   return roof;
 }
 
+std::optional<Roof> remembered_roof(int threads) {
+  std::optional<Roof> roof = remembered().roof;
+  if (roof && threads > 0 && roof->threads != threads) return std::nullopt;
+  return roof;
+}
+
+Hardware hardware_here(const Roof& roof) {
+  Hardware h;
+  h.name = roof.processor;
+  h.kind = "cpu";
+  h.aliases = {"here", "this machine"};
+  h.measured = true;
+  h.note = fmt::format("measured with {} threads, ISA {}", roof.threads, roof.isa);
+  h.memory_bytes = memory_here();
+  h.bytes_per_second = roof.read_bytes_per_second;
+  h.cache_bytes = static_cast<double>(roof.last_level_cache_bytes);
+  for (const Roof::Peak& peak : roof.peaks) {
+    double& rate = h.rate[peak.code];
+    rate = std::max(rate, peak.flops_per_second);
+  }
+  h.sources["memory_gb"] = "this machine, or the control group of this process (read)";
+  h.sources["bandwidth_gbs"] = "pare roof (measured)";
+  for (const auto& [code, rate] : h.rate) h.sources[code] = "pare roof (measured)";
+  if (const auto measured = rates_here()) {
+    auto rates = std::make_shared<EngineRates>(*measured);
+    for (TeamRates& team : rates->teams) {
+      if (team.threads == 1) team.bytes_per_second = roof.read_bytes_per_second_single;
+      if (team.threads == roof.threads) team.bytes_per_second = roof.read_bytes_per_second;
+    }
+    h.engine = std::move(rates);
+  }
+  return h;
+}
+
 Roof measure_and_remember(Pool& pool, double seconds, const Log& log) {
   const Roof roof = measure_roof(pool, seconds);
   remember(roof, remembered().rates.get(), log);
@@ -126,8 +173,7 @@ std::shared_ptr<const EngineRates> measure_rates_and_remember(Pool& pool, double
 }
 
 Roof roof_here(Pool& pool, const Log& log) {
-  if (std::optional<Roof> roof = remembered().roof; roof && roof->threads == pool.threads())
-    return *roof;
+  if (std::optional<Roof> roof = remembered_roof(pool.threads())) return *roof;
   log.info("measuring this machine's limits (`pare roof` does it more carefully)");
   return measure_and_remember(pool, quick_seconds, log);
 }

@@ -7,6 +7,7 @@
 
 #include "app/output.h"
 #include "base/pool.h"
+#include "cost/hardware.h"
 #include "cost/rates.h"
 #include "kernel/roof.h"
 #include "model/spec.h"
@@ -32,6 +33,15 @@ std::shared_ptr<const EngineRates> rates_here();
 // Measures and remembers them beside the roof.
 std::shared_ptr<const EngineRates> measure_rates_and_remember(Pool& pool, double seconds,
                                                               const Log& log);
+
+// What `pare roof` remembered of this processor, measured with that many threads (0: any); none
+// without measuring anew.
+std::optional<Roof> remembered_roof(int threads);
+
+// The machine at hand as a row of hardware: memory is what the machine or the control group of this
+// process has, whichever is less; all else was measured, the rates of Pare's kernels (`pare roof
+// --kernels`) too where they were. Found as "here" and "this machine".
+Hardware hardware_here(const Roof&);
 
 // Peak of the unit that executes a product: "int8" for integer activations, else "f32"; FLOP/s.
 double peak_flops(const Roof&, bool integer_activations);

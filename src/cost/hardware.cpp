@@ -150,6 +150,11 @@ std::string plain_name(std::string_view name) {
   return out;
 }
 
+// Pare's own engine multiplies floats in f32.
+bool pare_runs_on(const Hardware& h) {
+  return (h.measured || h.engine != nullptr) && h.rate.contains("f32");
+}
+
 bool float8(Code code) { return code == Code::e4m3 || code == Code::e5m2; }
 
 }  // namespace
@@ -189,7 +194,7 @@ std::string executed_code(const Scheme& s, const Activation& a, const Hardware& 
   const auto has = [&](std::string_view code) { return h.rate.contains(code); };
   const std::string sixteen = has("bf16") ? "bf16" : "f32";
   if (a.per == Activation::Per::none) {
-    if (h.engine != nullptr) return "f32";  // Pare's engine multiplies floats
+    if (pare_runs_on(h)) return "f32";
     return s.plain() && s.code == Code::f32 && has("f32") ? "f32" : sixteen;
   }
   if (info(a.code).integer && info(s.code).integer && !s.plain()) {
@@ -198,7 +203,7 @@ std::string executed_code(const Scheme& s, const Activation& a, const Hardware& 
   }
   if (float8(a.code) && has("fp8") && (float8(s.code) || bits(s.code) <= 4)) return "fp8";
   if (a.code == Code::e2m1 && s.code == Code::e2m1 && has("fp4")) return "fp4";
-  return h.engine != nullptr ? "f32" : sixteen;
+  return pare_runs_on(h) ? "f32" : sixteen;
 }
 
 double executed_rate(const Scheme& s, const Activation& a, const Hardware& h) {

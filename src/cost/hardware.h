@@ -38,7 +38,10 @@ struct Hardware {
   double link_bytes_per_second = 0, watts = 0;              // 0: unknown
   std::map<std::string, double, std::less<>> rate;          // FLOP/s by code
   std::map<std::string, std::string, std::less<>> sources;  // "bandwidth_gbs", "bf16" -> text
-  std::shared_ptr<const EngineRates> engine;                // measured rows only
+  double cache_bytes = 0;                                   // of the last level; 0: unknown
+  bool measured = false;  // the machine at hand: Pare's engine runs there and multiplies floats in
+                          // f32
+  std::shared_ptr<const EngineRates> engine;  // measured rows whose kernels were timed too
 
   // FLOP/s of a code; none: the machine has no unit for it.
   std::optional<double> rate_of(std::string_view code) const;

@@ -18,11 +18,13 @@ constexpr i64 chunk_tokens = 512;
 
 double real(i64 n) { return static_cast<double>(n); }
 
+bool runs_pare(const Hardware& h) { return h.measured || h.engine != nullptr; }
+
 OperationTime time_of(Operation op, const Hardware& h) {
   OperationTime t;
   t.code = op.product ? executed_code(op.scheme, op.activation, h)
                       : executed_code(Scheme(), Activation(), h);
-  if (!op.product && h.engine == nullptr && h.rate.contains("bf16")) t.code = "bf16";
+  if (!op.product && !runs_pare(h) && h.rate.contains("bf16")) t.code = "bf16";
   t.memory_seconds = op.bytes() / h.bytes_per_second;
   t.compute_seconds = op.flops / *h.rate_of(t.code);
   t.limit = t.compute_seconds > t.memory_seconds ? Limit::compute : Limit::memory;
@@ -93,7 +95,7 @@ KvScheme kv_of(const Spec& spec, const Use& use) { return use.kv ? *use.kv : def
 
 StepTime predict_pass(const Spec& spec, const Hardware& h, const Load& asked, int threads) {
   Load load = asked;
-  load.packed = h.engine != nullptr;
+  load.packed = runs_pare(h);
   StepTime step;
   for (Operation& op : operations(spec, load)) step.operations.push_back(time_of(std::move(op), h));
   std::vector<Operation> counted;
@@ -147,13 +149,38 @@ Prediction predict(const Spec& spec, const Hardware& h, const Use& use) {
   p.mfu = best / p.prefill.seconds;
   p.kv_bytes_per_token = kv_bytes_per_token(spec, load.kv);
   p.memory = predict_memory(spec, use, std::min(chunk_tokens, use.batch * use.prompt));
-  const double usable = usable_memory * h.memory_bytes;
-  p.fits = p.memory.total() <= usable;
-  const double each = kv_cache_bytes(spec, load.kv, use.context) + real(spec.vocab) * 4;
-  const double room =
-      usable - p.memory.weights - (p.memory.activations - real(use.batch * spec.vocab) * 4);
-  p.largest_batch = room <= 0 ? 0 : static_cast<i64>(std::floor(room / each));
+  p.fits = p.memory.total() <= usable_memory * h.memory_bytes;
+  p.largest_batch = largest_batch(spec, h, use);
   return p;
+}
+
+i64 largest_batch(const Spec& spec, const Hardware& h, const Use& use) {
+  Use one = use;
+  one.batch = 1;
+  const Memory m = predict_memory(spec, one, std::min(chunk_tokens, use.batch * use.prompt));
+  const double logits = real(spec.vocab) * 4;
+  const double room = usable_memory * h.memory_bytes - m.weights - (m.activations - logits);
+  return room <= 0 ? 0 : static_cast<i64>(std::floor(room / (m.cache + logits)));
+}
+
+i64 largest_context(const Spec& spec, const Hardware& h, const Use& use) {
+  Use none = use;
+  none.context = 0;
+  const double rest =
+      predict_memory(spec, none, std::min(chunk_tokens, use.batch * use.prompt)).total();
+  const KvScheme kv = kv_of(spec, use);
+  const auto fits = [&](i64 context) {
+    return rest + real(use.batch) * kv_cache_bytes(spec, kv, context) <=
+           usable_memory * h.memory_bytes;
+  };
+  i64 low = 0, high = spec.max_positions > 0 ? spec.max_positions : i64{1} << 40;
+  if (!fits(low)) return 0;
+  if (fits(high)) return high;
+  while (high - low > 1) {
+    const i64 middle = low + (high - low) / 2;
+    (fits(middle) ? low : high) = middle;
+  }
+  return low;
 }
 
 double product_seconds(const Scheme& s, const Activation& a, double weights, double batch,

@@ -65,6 +65,11 @@ Prediction predict(const Spec&, const Hardware&, const Use&);
 StepTime predict_pass(const Spec&, const Hardware&, const Load&, int threads);
 Memory predict_memory(const Spec&, const Use&, i64 prefill_rows);
 
+// The most sequences of use.context positions that fit beside the weights; 0: not even one. And the
+// longest context of use.batch sequences, at most the model's positions.
+i64 largest_batch(const Spec&, const Hardware&, const Use&);
+i64 largest_context(const Spec&, const Hardware&, const Use&);
+
 // The scheme of the cache that `use` means for the model.
 KvScheme kv_of(const Spec&, const Use&);
 

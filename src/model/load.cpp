@@ -17,15 +17,19 @@ namespace {
 
 namespace fs = std::filesystem;
 
+Json read_config_file(const fs::path& path) {
+  Json config = parse_json(read_text_file(path, 64u << 20), path.string());
+  if (!config.is_object())
+    fail_input("MO-002", "config.json is not an object", {{"file", path.string()}});
+  return config;
+}
+
 Json read_config(const fs::path& folder) {
   const fs::path path = folder / "config.json";
   if (!fs::exists(path))
     fail_input("MO-002", "the folder has no config.json", {{"folder", folder.string()}},
                "a model folder is what Transformers' save_pretrained writes");
-  Json config = parse_json(read_text_file(path, 64u << 20), path.string());
-  if (!config.is_object())
-    fail_input("MO-002", "config.json is not an object", {{"file", path.string()}});
-  return config;
+  return read_config_file(path);
 }
 
 // Finds where each slot lies and keeps count of what was used.
@@ -362,14 +366,18 @@ Model load_model(const std::string& argument, const LoadOptions& options) {
   return model;
 }
 
-Spec spec_of_folder(const fs::path& folder) {
-  const Json config = read_config(folder);
+namespace {
+Spec spec_of(const Json& config) {
   if (is_pare_form(config)) return pare_form_spec(config);
   const Json plain = without_marks(config);
   Spec spec = family_of(plain).parse(plain);
   check(spec);
   return spec;
 }
+}  // namespace
+
+Spec spec_of_folder(const fs::path& folder) { return spec_of(read_config(folder)); }
+Spec spec_of_config(const fs::path& file) { return spec_of(read_config_file(file)); }
 
 fs::path find_tokenizer(const std::string& argument) {
   const fs::path path = resolve_model(argument);

@@ -67,6 +67,9 @@ Model load_model(const std::string& argument, const LoadOptions& = {});
 // The Spec of a folder's config.json, weights or none.
 Spec spec_of_folder(const std::filesystem::path& folder);
 
+// The same of a config.json under any name.
+Spec spec_of_config(const std::filesystem::path& file);
+
 // Where the tokenizer of a model argument lies, for commands that need nothing else of the model.
 std::filesystem::path find_tokenizer(const std::string& argument);
 
