@@ -78,7 +78,7 @@ Measured measure(const Model& model, const ChooseBitsOptions& o, Pool& pool, con
   job.sequences = calibration(model, o, pool, s.text);
   m.text = job.sequences;
   s.base = o.model;
-  s.model = identity_of(model, log);
+  s.model = identity(model, log);
   s.data = fingerprint_of(job.sequences);
   s.rounding = "rounded to nearest, range " + o.range;
   for (const Sequence& sequence : job.sequences) s.tokens += static_cast<i64>(sequence.ids.size());
@@ -97,7 +97,7 @@ Measured measure(const Model& model, const ChooseBitsOptions& o, Pool& pool, con
 Sensitivities remembered(const ChooseBitsOptions& o, const Model& model, const Log& log) {
   const Sensitivities s =
       parse_sensitivities(read_text_file(o.sensitivities, std::size_t{64} << 20), o.sensitivities);
-  check(s, model.spec, identity_of(model, log));
+  check(s, model.spec, identity(model, log));
   if (!o.candidates.empty() || (!o.text.empty() && !o.verify) || !o.only.empty() || !o.skip.empty())
     fail(Exit::usage, "CH-004", "the sensitivities have been measured before",
          {{"file", o.sensitivities}},

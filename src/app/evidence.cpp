@@ -5,10 +5,10 @@
 #include <filesystem>
 
 #include "app/commands.h"
+#include "base/fingerprint.h"
 #include "file/io.h"
 #include "file/publish.h"
 #include "number/encode.h"
-#include "pass/work.h"
 #include "text/tokenizer.h"
 
 namespace pare {

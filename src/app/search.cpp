@@ -121,7 +121,7 @@ EvidenceJob job_of(const Model& model, const SearchOptions& o, const Log& log) {
       fail(Exit::usage, "QU-027", "the scale of static activations is learnt from data",
            {{"found", to_string(a)}}, "search for dynamic ones: int8:token");
   job.base = o.model;
-  job.model = identity_of(model, log);
+  job.model = identity(model, log);
   job.text = words_of_text(o.text, o.seed);
   job.rounding = "rounded to nearest, range " + o.range;
   job.range = parse_range(o.range);
@@ -352,7 +352,7 @@ void command_search(const SearchOptions& o, const CommonOptions& common, const O
   r.use.prompt = std::min<i64>(512, r.use.context);
   r.use.threads = common.threads;
   r.limits = limits_of(o, r.use);
-  r.hardware = o.hardware.empty() ? hardware_of(roof_here(pool, out.log))
+  r.hardware = o.hardware.empty() ? hardware_here(roof_here(pool, out.log))
                                   : find_hardware(known_hardware(), o.hardware);
   r.method = !o.method.empty() ? o.method : o.text.empty() ? "rtn" : "gptq";
   r.parameters = parameters(model.spec);
