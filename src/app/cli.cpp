@@ -603,7 +603,7 @@ void define_plan(CLI::App& app, Commands& c, Flags& f) {
       app.add_subcommand("plan", "What a model costs on a machine and what a change would buy");
   plan->add_option("model", o.model, "a model, its config.json, or a known shape: llama-3-70b, ...")
       ->required();
-  plan->add_option("--recipe", o.recipes, "TOML FILE of a change (repeatable)");
+  plan->add_option("--recipe", o.recipes, "TOML FILE or ready recipe of a change (repeatable)");
   CLI::Option* weights = plan->add_option("--weights", o.weights, "scheme of the matrices");
   plan->add_option("--activations", o.activations, "int8:token, e4m3:token, ...")->needs(weights);
   plan->add_option("--head", o.head, "scheme of the output matrix");

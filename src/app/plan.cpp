@@ -92,7 +92,7 @@ std::vector<PlanCase> cases_of(const PlanOptions& o, const Spec& base, const Use
   std::vector<PlanCase> cases = {{"as it is", base, use}};
   for (const std::string& file : o.recipes) {
     Spec spec = base;
-    for (const Pass& pass : passes(load_recipe(file))) spec = pass.plan(std::move(spec));
+    for (const Pass& pass : passes(find_recipe(file))) spec = pass.plan(std::move(spec));
     cases.push_back({fs::path(file).stem().string(), std::move(spec), use});
   }
   if (const std::string name = flags_name(o); !name.empty())
