@@ -122,10 +122,12 @@ def main():
     environment = dict(os.environ, PATH=f"{binary.parent}:{os.environ['PATH']}", SOURCE=str(source),
                        SHARED=str(args.shared), LC_ALL="C.UTF-8")
     with tempfile.TemporaryDirectory(prefix="pare-home-") as home:
-        environment.update(HOME=home, XDG_CACHE_HOME=home + "/cache", PARE_LEDGER=home + "/runs.sqlite")
         environment.pop("XDG_DATA_HOME", None)
         passed = failed = skipped = 0
         for path in args.files or sorted((source / "tests" / "cli").glob("*.test")):
+            own = pathlib.Path(home, path.stem)  # no file sees what another remembered of this machine
+            own.mkdir()
+            environment.update(HOME=str(own), XDG_CACHE_HOME=f"{own}/cache", PARE_LEDGER=f"{own}/runs.sqlite")
             try:
                 problem = run_file(path, args, environment)
             except Skip as reason:

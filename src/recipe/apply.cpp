@@ -6,6 +6,7 @@
 #include "recipe/apply.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "file/io.h"
 #include "file/publish.h"
@@ -130,6 +131,7 @@ void refuse_idle(const Recipe& recipe, const ApplyOptions& o, bool learning) {
     const char* need;
   } all[] = {
       {"--strict", o.strict, learning, data},
+      {"--restart", o.restart, learning, data},
       {"--ram", o.ram_bytes > 0, flows, data},
       {"--tokens", o.data.wish.tokens.has_value(), flows || own_measure, data},
       {"--length", o.data.wish.length.has_value(), flows || own_measure, data},
@@ -173,9 +175,13 @@ class Application {
       provenance.data = identity(options_.data, base_.spec);
       provenance.seed = options_.data.seed();
     }
-    WorkFolder work(out, signature(provenance, keep), options_.restart);
-    context_.work = &work;
-    if (any) data_ = make_calibration(base_, options_.data, keep, rest_, pool_, log_, &work);
+    // Rounding alone streams from the input to the output: there is nothing to lose.
+    std::optional<WorkFolder> work;
+    if (any) {
+      work.emplace(out, signature(provenance, keep), options_.restart);
+      context_.work = &*work;
+      data_ = make_calibration(base_, options_.data, keep, rest_, pool_, log_, &*work);
+    }
     Applied applied;
     context_.report = &applied.matrices;
     applied.bytes_before = weight_bytes(base_.spec);
@@ -184,7 +190,7 @@ class Application {
     applied.line = line_of(recipe_);
     finish(applied, std::move(provenance));
     applied.saved = save_model(applied.model, out, options_.force, log_);
-    work.remove();
+    if (work) work->remove();
     return applied;
   }
 
@@ -208,7 +214,7 @@ class Application {
       if (o->method.method == Method::llm_int8)
         o->method.outliers = outliers_once(model, o->method, part + "-outliers", context_);
     }
-    context_.work->enter(part);
+    if (context_.work != nullptr) context_.work->enter(part);
     const Pass pass = passes(recipe_)[i];
     const Spec planned = pass.plan(model.spec);
     model = pass.run(std::move(model), context_);
