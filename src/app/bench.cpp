@@ -150,16 +150,15 @@ void command_roof(const RoofOptions& o, const CommonOptions& common, const Outpu
   if (rates) {
     Table list({"product", "inputs", "1 thread", fmt::format("{} threads", pool.threads())});
     const auto speed = [](const ProductRate& r, std::size_t i) {
-      const auto& [batch, seconds] = r.seconds_per_weight[i];
-      return batch == 1 ? human_rate(r.bytes_per_weight / seconds, "B")
-                        : human_rate(2 * batch / seconds, "FLOP");
+      const ProductRate::Point& p = r.points[i];
+      return p.batch == 1 ? human_rate(r.bytes_per_weight / p.seconds_per_weight, "B")
+                          : human_rate(2 * p.batch / p.seconds_per_weight, "FLOP");
     };
     const TeamRates &one = rates->teams.front(), &all = rates->teams.back();
     for (std::size_t k = 0; k < one.products.size(); k++)
-      for (std::size_t i : {std::size_t{0}, one.products[k].seconds_per_weight.size() - 1})
+      for (std::size_t i : {std::size_t{0}, one.products[k].points.size() - 1})
         if (!one.products[k].cached)
-          list.add({one.products[k].key,
-                    fmt::format("{:.0f}", one.products[k].seconds_per_weight[i].first),
+          list.add({one.products[k].key, fmt::format("{:.0f}", one.products[k].points[i].batch),
                     speed(one.products[k], i), speed(all.products[k], i)});
     kernels = "\n" + list.text(true);
   }

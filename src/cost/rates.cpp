@@ -15,15 +15,21 @@
 namespace pare {
 namespace {
 
-double at_batch(const ProductRate& r, double batch) {
-  const auto& points = r.seconds_per_weight;
-  if (batch <= points.front().first) return points.front().second;
+using Point = ProductRate::Point;
+
+Point at_batch(const ProductRate& r, double batch) {
+  const std::vector<Point>& points = r.points;
+  if (batch <= points.front().batch) return points.front();
   for (std::size_t i = 1; i < points.size(); i++) {
-    const auto& [b0, t0] = points[i - 1];
-    const auto& [b1, t1] = points[i];
-    if (batch <= b1) return t0 + (t1 - t0) * (batch - b0) / (b1 - b0);
+    const Point &a = points[i - 1], &b = points[i];
+    if (batch > b.batch) continue;
+    const double share = (batch - a.batch) / (b.batch - a.batch);
+    return {batch, a.seconds_per_weight + share * (b.seconds_per_weight - a.seconds_per_weight),
+            a.seconds_per_output + share * (b.seconds_per_output - a.seconds_per_output)};
   }
-  return points.back().second * batch / points.back().first;
+  const Point& last = points.back();
+  const double times = batch / last.batch;
+  return {batch, times * last.seconds_per_weight, times * last.seconds_per_output};
 }
 
 // The kernel of a key, and the weights that share a scale ("i8:row:integers": 0 for a row).
@@ -45,7 +51,7 @@ const ProductRate* nearest_rate(const TeamRates& team, const std::string& key, b
   const ProductRate* best = nullptr;
   double least = std::numeric_limits<double>::infinity();
   for (const ProductRate& r : team.products) {
-    if (r.cached != cached || r.seconds_per_weight.empty()) continue;
+    if (r.cached != cached || r.points.empty()) continue;
     if (r.key == key) return &r;
     const KeyParts have = parts_of(r.key);
     if (have.kernel != wanted.kernel || have.work != wanted.work) continue;
@@ -60,11 +66,13 @@ std::optional<double> product_time(const TeamRates& team, const Operation& op,
                                    const std::string& key, bool cached) {
   const ProductRate* r = nearest_rate(team, key, cached);
   if (r == nullptr) return std::nullopt;
-  const double weights = static_cast<double>(op.in) * static_cast<double>(op.out);
+  const double out = static_cast<double>(op.out),
+               in = static_cast<double>((op.in + 127) / 128 * 128);
   const double share = r->key == key || r->bytes_per_weight <= 0 || op.rows > 8
                            ? 1
-                           : op.weight_bytes / weights / r->bytes_per_weight;
-  return weights * at_batch(*r, static_cast<double>(op.rows)) * share;
+                           : op.weight_bytes / (in * out) / r->bytes_per_weight;
+  const Point p = at_batch(*r, static_cast<double>(op.rows));
+  return out * (in * p.seconds_per_weight * share + p.seconds_per_output);
 }
 
 // The rate measured for the nearest sharing of rows; of the cache's code, or of 16 bits.
@@ -129,12 +137,13 @@ Json to_json(const EngineRates& rates) {
     Json::Array products, attention;
     for (const ProductRate& r : t.products) {
       Json::Array points;
-      for (const auto& [batch, seconds] : r.seconds_per_weight)
-        points.push_back(Json::array({Json(batch), Json(seconds)}));
+      for (const Point& p : r.points)
+        points.push_back(
+            Json::array({Json(p.batch), Json(p.seconds_per_weight), Json(p.seconds_per_output)}));
       products.push_back(Json::object({{"key", Json(r.key)},
                                        {"cached", Json(r.cached)},
                                        {"bytes_per_weight", Json(r.bytes_per_weight)},
-                                       {"seconds_per_weight", Json(std::move(points))}}));
+                                       {"points", Json(std::move(points))}}));
     }
     for (const AttentionRate& r : t.attention)
       attention.push_back(Json::object({{"keys", Json(r.keys)},
@@ -177,13 +186,14 @@ EngineRates parse_engine_rates(const Json& j, const std::string& source) try {
                     product.at("cached").as_bool(),
                     positive(product.at("bytes_per_weight")),
                     {}};
-      for (const Json& point : product.at("seconds_per_weight").as_array()) {
-        if (point.as_array().size() != 2) fail_input("HW-006", "a measured rate is not a pair");
-        r.seconds_per_weight.emplace_back(positive(point.as_array()[0]),
-                                          positive(point.as_array()[1]));
+      for (const Json& point : product.at("points").as_array()) {
+        if (point.as_array().size() != 3)
+          fail_input("HW-006", "a measured rate is not three numbers");
+        r.points.push_back({positive(point.as_array()[0]), positive(point.as_array()[1]),
+                            positive(point.as_array()[2])});
+        if (r.points.size() > 1 && r.points.end()[-2].batch >= r.points.back().batch)
+          fail_input("HW-006", "measured batches are out of order");
       }
-      if (!std::is_sorted(r.seconds_per_weight.begin(), r.seconds_per_weight.end()))
-        fail_input("HW-006", "measured batches are out of order");
       t.products.push_back(std::move(r));
     }
     for (const Json& row : team.at("attention").as_array())

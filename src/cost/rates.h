@@ -1,7 +1,8 @@
 // Rates of Pare's own engine on a machine: measured once (`pare roof`), interpolated here.
 //
-// A product with a matrix of n weights and b inputs takes n * seconds_per_weight(key, b), where the
-// key says which kernel runs and how its scales lie ("nib4:g128:floats"). Matrices that come from
+// A product of an (out, in) matrix with b inputs takes out * (in' * seconds_per_weight(key, b) +
+// seconds_per_output(key, b)), in' being `in` as kernels pad it; the key says which kernel runs and
+// how its scales lie ("nib4:g128:floats"). Matrices that come from
 // memory and such that stay in the caches have rates of their own. Attention goes by multiply-adds
 // of visible pairs; all else by tokens, elements and blocks.
 #pragma once
@@ -23,7 +24,10 @@ struct ProductRate {
   std::string key;
   bool cached = false;  // the matrices stayed in the caches
   double bytes_per_weight = 0;
-  std::vector<std::pair<double, double>> seconds_per_weight;  // (batch, seconds), batch ascending
+  struct Point {
+    double batch = 0, seconds_per_weight = 0, seconds_per_output = 0;
+  };
+  std::vector<Point> points;  // batch ascending
 };
 
 struct AttentionRate {

@@ -1,20 +1,24 @@
 // From planes to the packed layout (kernel/packed.h).
 //
-// Packing happens once per matrix at load, rows split over the pool. Memory is one allocation,
-// aligned to huge pages and advised to use them: a matrix is streamed front to back for every
-// token, and with 4 KB pages the page walks alone cost a tenth of the bandwidth.
+// Packing happens once per matrix at load, rows split over the pool. Memory lies in huge pages,
+// small matrices side by side in one: a matrix is streamed front to back for every token, and with
+// 4 KB pages the page walks alone cost a tenth of the bandwidth, more where matrices are small.
 #include <sys/mman.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <mutex>
+#include <tuple>
+#include <utility>
 
 #include "kernel/linear.h"
 
 namespace pare {
 namespace {
 
+constexpr std::size_t huge_page = std::size_t{2} << 20;
 constexpr i64 padding = 128;  // weights; the widest chunk of any kernel
 
 i64 round_up(i64 n, i64 to) { return (n + to - 1) / to * to; }
@@ -64,25 +68,44 @@ int kind_of(Code code) {
   }
 }
 
-struct Memory {
+// Memory in huge pages. Small matrices share a slab, since one alone would lie in small pages.
+struct Slab {
   std::byte* data = nullptr;
-  explicit Memory(std::size_t bytes) {
-    constexpr std::size_t huge = 2u << 20;
-    const std::size_t alignment = bytes >= huge ? huge : 64;
-    data = static_cast<std::byte*>(
-        std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment));
+  std::size_t bytes = 0, used = 0;
+  explicit Slab(std::size_t size) : bytes((size + huge_page - 1) / huge_page * huge_page) {
+    data = static_cast<std::byte*>(std::aligned_alloc(huge_page, bytes));
     if (data == nullptr) throw std::bad_alloc();
-    if (bytes >= huge) madvise(data, bytes, MADV_HUGEPAGE);
+    madvise(data, bytes, MADV_HUGEPAGE);
   }
-  ~Memory() { std::free(data); }
-  Memory(const Memory&) = delete;
-  Memory& operator=(const Memory&) = delete;
+  ~Slab() { std::free(data); }
+  Slab(const Slab&) = delete;
+  Slab& operator=(const Slab&) = delete;
 };
+
+// Aligned to cache lines; a slab goes when the last matrix in it does.
+std::pair<std::shared_ptr<Slab>, std::byte*> take(std::size_t bytes) {
+  static std::mutex mutex;
+  static std::weak_ptr<Slab> open;
+  if (bytes >= huge_page) {
+    auto own = std::make_shared<Slab>(bytes);
+    return {own, own->data};
+  }
+  const std::lock_guard lock(mutex);
+  std::shared_ptr<Slab> slab = open.lock();
+  if (slab == nullptr || slab->used + bytes > slab->bytes) {
+    slab = std::make_shared<Slab>(4 * huge_page);
+    open = slab;
+  }
+  std::byte* at = slab->data + slab->used;
+  slab->used += (bytes + 63) / 64 * 64;
+  return {slab, at};
+}
 
 struct Owned {
   Packed packed{};
-  Memory memory;
-  explicit Owned(std::size_t bytes) : memory(bytes) {}
+  std::shared_ptr<Slab> slab;
+  std::byte* data = nullptr;
+  explicit Owned(std::size_t bytes) { std::tie(slab, data) = take(bytes); }
 };
 
 // Scales keep their 16-bit storage unless they are worked out from two levels or from 8 bits.
@@ -211,7 +234,7 @@ std::shared_ptr<const Packed> pack(const Tensor& t, Pool& pool, i64& bytes) {
   bytes = streamed_bytes(p, s);
   auto owned = std::make_shared<Owned>(
       static_cast<std::size_t>(codes + scales + bias + 256));  // kernels may load past the last row
-  std::byte* at = owned->memory.data;
+  std::byte* at = owned->data;
   p.codes = reinterpret_cast<const std::uint8_t*>(at);
   p.scales = at + codes;
   if (biased) p.bias = reinterpret_cast<const float*>(at + codes + scales);

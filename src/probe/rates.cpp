@@ -37,7 +37,7 @@ double time_of(double seconds, const F& call) {
   const int calls = std::max(1, static_cast<int>(seconds / 9 / once));
   std::vector<double> samples;
   const double begin = now_seconds();
-  while (samples.size() < 2 || (now_seconds() - begin < seconds && samples.size() < 99)) {
+  while (samples.size() < 3 || (now_seconds() - begin < seconds && samples.size() < 99)) {
     stop_if_interrupted();
     const double t = now_seconds();
     for (int i = 0; i < calls; i++) call();
@@ -48,7 +48,8 @@ double time_of(double seconds, const F& call) {
 
 // ---- products ----
 
-constexpr i64 inputs = 2048, outputs = 4096;
+// Two widths tell what a row costs from what its weights cost.
+constexpr i64 wide = 2048, narrow = 512, outputs = 4096;
 
 // Each a kernel of its own, or the same with its scales elsewhere.
 constexpr const char* all_products[] = {"f32",
@@ -72,7 +73,7 @@ constexpr const char* all_caches[] = {"f16", "f32", "int8", "int4", "e4m3"};
 constexpr i64 batches[] = {1, 2, 3, 4, 6, 8, 16, 32, 64, 128, 256, 512};
 constexpr i64 few = 8;  // inputs up to which it matters where a matrix comes from
 
-Tensor random_matrix(const Scheme& scheme) {
+Tensor random_matrix(const Scheme& scheme, i64 inputs) {
   Random random(1);
   std::vector<float> w(static_cast<std::size_t>(inputs * outputs));
   for (float& v : w) v = static_cast<float>(random.uniform() - 0.5);
@@ -83,38 +84,41 @@ Tensor random_matrix(const Scheme& scheme) {
 
 class Copies {
  public:
-  Copies(const Tensor& t, const Activation& a, i64 bytes, Pool& pool) {
+  Copies(const Tensor& t, const Activation& a, i64 bytes, Pool& pool) : inputs_(t.cols()) {
     do list_.emplace_back(t, a, 0.0f, isa_here(), pool);
     while (bytes_each() * static_cast<i64>(list_.size() + 1) <= bytes);
   }
   i64 bytes_each() const { return list_[0].bytes_streamed(1); }
-  double bytes_per_weight() const { return static_cast<double>(bytes_each()) / (inputs * outputs); }
+  double bytes_per_weight() const {
+    return static_cast<double>(bytes_each()) / static_cast<double>(inputs_ * outputs);
+  }
 
-  // Seconds a weight of a product with `batch` inputs, one matrix after the other of those that
+  // Seconds an output of a product with `batch` inputs, one matrix after the other of those that
   // `bytes` hold.
   double time(i64 batch, i64 bytes, double seconds, Pool& pool) {
-    x_.resize(static_cast<std::size_t>(batch * inputs), 0.5f);
+    x_.resize(static_cast<std::size_t>(batch * inputs_), 0.5f);
     y_.resize(static_cast<std::size_t>(batch * outputs));
     const auto count =
         std::clamp<std::size_t>(static_cast<std::size_t>(bytes / bytes_each()), 1, list_.size());
     std::size_t next = 0;
     const auto call = [&] {
-      list_[next++ % count].apply({x_.data(), batch, inputs}, {y_.data(), batch, outputs}, pool);
+      list_[next++ % count].apply({x_.data(), batch, inputs_}, {y_.data(), batch, outputs}, pool);
     };
     // Once around, so that what stays in the caches is there.
     if (batch <= few)
       for (std::size_t i = 0; i < count; i++) call();
-    return time_of(seconds, call) / static_cast<double>(inputs * outputs);
+    return time_of(seconds, call) / static_cast<double>(outputs);
   }
 
  private:
+  i64 inputs_;
   std::vector<PackedLinear> list_;
   std::vector<float> x_, y_;
 };
 
 // The largest working set that is read nearly as fast as a small one.
 double measure_cache(double seconds, Pool& pool) {
-  Copies copies(random_matrix(parse_scheme("int8:channel")), {}, i64{256} << 20, pool);
+  Copies copies(random_matrix(parse_scheme("int8:channel"), wide), {}, i64{256} << 20, pool);
   double small = 0, held = 0;
   for (i64 megabytes : {8, 16, 24, 32, 48, 64, 96, 128, 192, 256}) {
     const double each = copies.time(1, megabytes << 20, seconds, pool);
@@ -132,23 +136,30 @@ void measure_products(EngineRates& rates, const std::vector<Pool*>& pools, const
   std::vector<std::string> products = o.products;
   if (products.empty()) products.assign(std::begin(all_products), std::end(all_products));
   Progress progress(log, "products", static_cast<double>(products.size()), "kinds");
-  for (const std::string& p : products) {
-    const std::size_t plus = p.find('+');
-    const Scheme scheme = parse_scheme(p.substr(0, plus));
+  for (const std::string& name : products) {
+    const std::size_t plus = name.find('+');
+    const Scheme scheme = parse_scheme(name.substr(0, plus));
     const Activation activation =
-        plus == std::string::npos ? Activation() : parse_activation(p.substr(plus + 1));
-    const std::string key = product_key(scheme, activation, inputs, isa_here());
-    Copies copies(random_matrix(scheme), activation, large, *pools.back());
+        plus == std::string::npos ? Activation() : parse_activation(name.substr(plus + 1));
+    const std::string key = product_key(scheme, activation, wide, isa_here());
+    Copies broad(random_matrix(scheme, wide), activation, large, *pools.back());
+    Copies slim(random_matrix(scheme, narrow), activation, large, *pools.back());
+    const auto point = [&](i64 batch, i64 bytes, Pool& pool) {
+      const double a = broad.time(batch, bytes, o.seconds, pool);
+      const double b = slim.time(batch, bytes, o.seconds, pool);
+      ProductRate::Point p{static_cast<double>(batch), (a - b) / (wide - narrow), 0};
+      p.seconds_per_weight = std::clamp(p.seconds_per_weight, 0.5 * a / wide, a / wide);
+      p.seconds_per_output = a - wide * p.seconds_per_weight;
+      return p;
+    };
     for (std::size_t i = 0; i < pools.size(); i++) {
       std::vector<ProductRate>& list = rates.teams[i].products;
-      ProductRate far{key, false, copies.bytes_per_weight(), {}}, near = far;
+      ProductRate far{key, false, broad.bytes_per_weight(), {}}, near = far;
       near.cached = true;
       for (i64 batch : batches) {
         if (batch > o.most_inputs) break;
-        far.seconds_per_weight.emplace_back(batch, copies.time(batch, large, o.seconds, *pools[i]));
-        near.seconds_per_weight.push_back(far.seconds_per_weight.back());
-        if (batch <= few)
-          near.seconds_per_weight.back().second = copies.time(batch, small, o.seconds, *pools[i]);
+        far.points.push_back(point(batch, large, *pools[i]));
+        near.points.push_back(batch <= few ? point(batch, small, *pools[i]) : far.points.back());
       }
       list.push_back(std::move(far));
       list.push_back(std::move(near));
@@ -279,10 +290,10 @@ void measure_rest(EngineRates& rates, const std::vector<Pool*>& pools, double se
     const double rb = residual(b, rates, team, 1, 5 * seconds);
     team.seconds_per_block = std::max(0.0, (rb - ra) / (deep - shallow));
     team.seconds_per_pass = std::max(0.0, ra - shallow * team.seconds_per_block);
-    const double wide = residual(b, rates, team, rows, 5 * seconds);
+    const double many = residual(b, rates, team, rows, 5 * seconds);
     const double fixed = team.seconds_per_pass + deep * team.seconds_per_block;
     team.seconds_per_element =
-        std::max(0.0, wide - fixed) / (rows * vector_elements(b.engine.spec()));
+        std::max(0.0, many - fixed) / (rows * vector_elements(b.engine.spec()));
   }
 }
 
@@ -307,7 +318,7 @@ EngineRates measure_rates(const RateOptions& o, const Log& log) {
     for (const ProductRate& r : team.products)
       if (!r.cached)
         team.bytes_per_second = std::max(team.bytes_per_second,
-                                         r.bytes_per_weight / r.seconds_per_weight.front().second);
+                                         r.bytes_per_weight / r.points.front().seconds_per_weight);
   measure_attention(rates, pools, o, log);
   measure_rest(rates, pools, o.seconds);
   return rates;

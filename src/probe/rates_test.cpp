@@ -25,10 +25,11 @@ TEST(MeasuredRates, CoverWhatIsAskedFor) {
     ASSERT_EQ(team.products.size(), 4u) << "from memory and from the caches";
     for (const ProductRate& r : team.products) {
       EXPECT_GT(r.bytes_per_weight, 0.4);
-      ASSERT_EQ(r.seconds_per_weight.size(), 4u);
-      for (const auto& [batch, seconds] : r.seconds_per_weight) {
-        EXPECT_GT(seconds, 0);
-        EXPECT_TRUE(std::isfinite(seconds));
+      ASSERT_EQ(r.points.size(), 4u);
+      for (const ProductRate::Point& p : r.points) {
+        EXPECT_GT(p.seconds_per_weight, 0);
+        EXPECT_GE(p.seconds_per_output, 0);
+        EXPECT_TRUE(std::isfinite(p.seconds_per_weight + p.seconds_per_output));
       }
     }
     EXPECT_EQ(team.attention.size(), 4u) << "decode and prefill, rows shared and not";
@@ -47,8 +48,8 @@ std::shared_ptr<EngineRates> known_rates() {
   TeamRates team;
   team.bytes_per_second = 1e10;
   const std::string key = product_key(parse_scheme("bf16"), {}, 2048, isa_here());
-  team.products.push_back({key, false, 2, {{1, 2e-10}, {4, 2e-10}, {8, 4e-10}}});
-  team.products.push_back({key, true, 2, {{1, 1e-10}, {4, 2e-10}, {8, 4e-10}}});
+  team.products.push_back({key, false, 2, {{1, 2e-10, 0}, {4, 2e-10, 0}, {8, 4e-10, 0}}});
+  team.products.push_back({key, true, 2, {{1, 1e-10, 0}, {4, 2e-10, 0}, {8, 4e-10, 0}}});
   team.attention.push_back({"f16", true, 4, 1e-9});
   team.seconds_per_pass = 1e-3;
   team.seconds_per_block = 1e-4;

@@ -75,6 +75,8 @@ ReportModel collect(const Model& model, const std::string& path, const std::stri
   r.part_bytes[5] = kv_cache_bytes(model.spec, kv, r.cache_positions);
   r.history = model.history;
   r.evidence = model.evidence;
+  for (const Provenance& p : model.provenance)
+    r.recipes.push_back({p.recipe, p.base, p.data, p.version, std::to_string(p.seed)});
   std::error_code status;
   if (fs::is_directory(model.path, status)) {
     for (const RecordedFile& file : recorded_files(model.path))
