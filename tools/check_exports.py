@@ -6,8 +6,10 @@
 For each scheme and format the model is quantized and exported; the matrices are decoded by the
 packers' own code (tools/reference_packers.py) and compared bit for bit with the values that Pare
 decodes (`pare export --format dense:f32`). Folders that Transformers reads without a GPU are loaded
-by it and their logits and greedy tokens compared with Pare's. Needs PyTorch and Transformers;
-bitsandbytes folders are loaded when accelerate is installed too.
+by it, GPTQ and AWQ folders by GPTQModel with its PyTorch kernels (in float16, the only width they
+take beside bfloat16), and their logits and greedy tokens compared with Pare's. Needs PyTorch and
+Transformers; bitsandbytes folders are loaded when accelerate is installed too, GPTQ and AWQ ones
+when gptqmodel is.
 """
 import json
 import os
@@ -111,21 +113,37 @@ def first_ids(out):
     return None
 
 
-def check_transformers(pare, name, folder, dense_folder, work, **options):
+def compare(pare, what, model, folder, dense_folder, work):
     from transformers import AutoModelForCausalLM
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options).eval()
     dense = AutoModelForCausalLM.from_pretrained(dense_folder, dtype=torch.float32).eval()
     ids = torch.tensor([IDS])
     with torch.no_grad():
-        a, b = model(ids).logits, dense(ids).logits
-        tokens = model.generate(ids, max_new_tokens=24, do_sample=False,
-                                attention_mask=torch.ones_like(ids), pad_token_id=0,
-                                eos_token_id=None)[0, len(IDS):].tolist()
+        a, b = model(input_ids=ids, use_cache=False).logits.float(), dense(ids).logits
+        tokens = list(IDS)
+        for _ in range(24):
+            logits = model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0, -1]
+            tokens.append(int(logits.argmax()))
+    tokens = tokens[len(IDS):]
     ours = first_ids(pare_tokens(pare, folder, work))
     ours = ours[len(IDS):] if ours[:len(IDS)] == IDS else ours
     same = next((i for i, (x, y) in enumerate(zip(tokens, ours)) if x != y), len(ours))
-    print(f"  {name}: Transformers loads it; logits differ from the dense values' by at most "
-          f"{(a - b).abs().max():.2g}; {same} of {len(ours)} greedy tokens are Pare's")
+    print(f"  {what} loads it; logits differ from the dense values' by at most {(a - b).abs().max():.2g} "
+          f"(largest {b.abs().max():.3g}); {same} of {len(ours)} greedy tokens are Pare's", flush=True)
+
+
+def with_transformers(form, folder):
+    from transformers import AutoModelForCausalLM
+    options = {}
+    if form == "fp8":
+        from transformers import FineGrainedFP8Config
+        options["quantization_config"] = FineGrainedFP8Config(dequantize=True)
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options).eval()
+
+
+def with_gptqmodel(form, folder):
+    from gptqmodel import BACKEND, GPTQModel
+    backend = BACKEND.AWQ_TORCH if form == "awq" else BACKEND.GPTQ_TORCH
+    return GPTQModel.load(str(folder), device="cpu", backend=backend, dtype=torch.float16).model.eval()
 
 
 def main():
@@ -156,15 +174,12 @@ def main():
         dense = load_file(plain / "model.safetensors")
         if decoder:
             print(f"{form} {scheme}: {check_values(decoder, tool, out, dense)} matrices, bit for bit")
-        if form in ("compressed-tensors", "bnb", "fp8"):
-            options = {}
-            if form == "fp8":
-                from transformers import FineGrainedFP8Config
-                options["quantization_config"] = FineGrainedFP8Config(dequantize=True)
-            try:
-                check_transformers(pare, f"{form} {scheme}", out, plain, work, **options)
-            except (ImportError, RuntimeError, ValueError) as error:
-                print(f"  {form} {scheme}: not loaded by Transformers here: {str(error)[:160]}")
+        packed = form in ("gptq", "gptq-v2", "awq")
+        reader, load = ("GPTQModel", with_gptqmodel) if packed else ("Transformers", with_transformers)
+        try:
+            compare(pare, f"{form} {scheme}: {reader}", load(form, out), out, plain, work)
+        except (ImportError, NotImplementedError, RuntimeError, ValueError) as error:
+            print(f"  {form} {scheme}: not loaded by {reader} here: {str(error)[:160]}", flush=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ the file's steps share; `pare`, $SOURCE and $SHARED are set), followed by expect
     save NAME       keep stdout as file NAME in the folder
 
 `# ` starts a comment. `needs shared PATH` skips the file when PATH is not under $SHARED;
-`needs isa NAME` skips it when this machine lacks the ISA, `needs program NAME` when PATH has no such program.
+`needs isa NAME` skips it when this machine lacks the ISA, `needs program NAME` when PATH has no such program,
+`needs mount` when one may not mount a file system in a name space of one's own.
 """
 import argparse
 import json
@@ -47,6 +48,10 @@ def parse(path, shared):
         elif line.startswith("needs program "):
             if shutil.which(line[14:].strip()) is None:
                 raise Skip(f"needs the program {line[14:].strip()}")
+        elif line == "needs mount":
+            mount = ["unshare", "-rm", "sh", "-c", "mount -t tmpfs -o size=1m none /mnt"]
+            if subprocess.run(mount, capture_output=True).returncode != 0:
+                raise Skip("needs the right to mount in a name space")
         elif line.startswith("$ "):
             steps.append((number, line[2:], []))
         elif line.strip() and not line.startswith("#"):

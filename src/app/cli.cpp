@@ -63,6 +63,7 @@ const std::map<std::string, const char*> examples = {
      "--candidates int3:g64,int4:g64,int8:channel --kv none --hardware h100 -o small.toml"},
     {"export",
      "pare export models/pare-tales -o tales.gguf --format gguf:Q4_K_M\n"
+     "pare export models/pare-tales -o tales.gguf --format gguf:Q2_K --stats stats\n"
      "pare export out -o folder --format dense:f16\n"
      "pare quantize models/pare-tales -o w4 --weights int4:g128:s=f16\n"
      "pare export w4 -o gptq --format gptq"},
@@ -345,6 +346,8 @@ void define_export(CLI::App& app, Commands& c, Flags& f) {
   sub->add_option("model", c.to_export.model, model_help)->required();
   sub->add_option("-o,--out", c.to_export.out, "file or folder to write")->required();
   sub->add_option("--format", c.to_export.format, export_formats())->required();
+  sub->add_option("--stats", c.to_export.statistics,
+                  "gguf:TYPE: weigh errors by the inputs in a FILE of `pare calibrate`");
   sub->add_flag("--force", c.to_export.force, "replace an existing output");
   add_common(*sub, f);
   add_tokenizer(*sub, f);

@@ -91,7 +91,7 @@ struct CalibrateCommand {
   bool gram = true, force = false;
 };
 struct ExportOptions {
-  std::string model, out, format;
+  std::string model, out, format, statistics;
   bool force = false;
 };
 struct VerifyOptions {

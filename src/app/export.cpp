@@ -4,8 +4,10 @@
 // anything is written; no code is rounded again unless the words after the format ask for it.
 #include <algorithm>
 #include <array>
+#include <cmath>
 
 #include "app/commands.h"
+#include "engine/statistics.h"
 #include "model/export_gguf.h"
 #include "pass/cast/cast.h"
 
@@ -40,6 +42,24 @@ Exported write_dense(Request r) {
           {}};
 }
 
+// Mean squares of each matrix's inputs, as importances of its columns.
+std::function<std::vector<float>(const std::string&)> importances_of(
+    std::shared_ptr<const StatisticsFile> file, const Spec& spec) {
+  return [file = std::move(file), &spec](const std::string& linear) {
+    const std::string name = input_name(spec, linear);
+    const InputStatistics s = file->read(name);
+    std::vector<float> mean(static_cast<std::size_t>(s.size()));
+    for (std::size_t k = 0; k < mean.size(); k++) {
+      mean[k] = static_cast<float>(s.mean_square(static_cast<i64>(k)));
+      if (!(std::isfinite(mean[k]) && mean[k] >= 0))
+        fail_input("QU-041", fmt::format("the statistics of {} are not finite", name),
+                   {{"inputs", fmt::format("{}", k)}, {"found", fmt::format("{}", mean[k])}},
+                   "the file of statistics is damaged");
+    }
+    return mean;
+  };
+}
+
 // One file for llama.cpp: without words every matrix keeps its codes.
 Exported write_gguf(Request r) {
   if (std::filesystem::path(r.options.out).extension() != ".gguf")
@@ -47,6 +67,9 @@ Exported write_gguf(Request r) {
          {{"found", pare::quoted(r.options.out)}, {"need", "a name that ends in .gguf"}});
   GgufOptions options;
   options.type = r.words;
+  if (!r.options.statistics.empty())
+    options.importance = importances_of(
+        std::make_shared<StatisticsFile>(r.options.statistics, r.model.spec), r.model.spec);
   const GgufReport done =
       export_gguf(r.model, r.options.out, options, r.options.force, r.context.pool, r.context.log);
   Json::Array types;
@@ -121,6 +144,9 @@ void command_export(const ExportOptions& o, const CommonOptions& common, const O
   const std::string name = o.format.substr(0, colon),
                     words = colon == std::string::npos ? "" : o.format.substr(colon + 1);
   const Format& format = find_format(name, words);
+  if (!o.statistics.empty() && (name != "gguf" || words.empty()))
+    fail(Exit::usage, "CL-035", "--stats has no effect here",
+         {{"found", "--format " + o.format}, {"need", "--format gguf:TYPE, which rounds"}});
   Model model = load_model(o.model, {common.tokenizer});
   const i64 count = parameters(model.spec);
   Pool pool(common.threads);

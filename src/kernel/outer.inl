@@ -1,15 +1,36 @@
 // The product of two panels: one text, compiled for each ISA.
 //
-// The including file defines the vectors (struct F32, F64), tile_rows and tile_vectors, chosen so
-// that a tile of sums, one row of B and a broadcast fill the registers, and accumulate(). A row of
-// A is broadcast element by element: per step tile_vectors + tile_rows loads feed tile_vectors *
-// tile_rows multiply-adds.
+// The including file includes the vectors of its ISA and defines tile_rows and tile_vectors, chosen
+// so that a tile of sums, one row of B and a broadcast fill the registers. A row of A is broadcast
+// element by element: per step tile_vectors + tile_rows loads feed tile_vectors * tile_rows
+// multiply-adds.
+
+struct F32 {
+  using T = float;
+  using V = pare::V;
+  static constexpr int L = pare::L;
+};
+struct F64 {
+  using T = double;
+  using V = D;
+  static constexpr int L = DL;
+};
+
+template <class T, class Vector>
+void accumulate(T* c, Vector v, bool subtract) {
+  const auto old = load(c);
+  store(c, subtract ? sub(old, v) : add(old, v));
+}
+void accumulate(double* c, pare::V v, bool subtract) {
+  accumulate(c, low_half(v), subtract);
+  accumulate(c + DL, high_half(v), subtract);
+}
 
 template <class F, class C>
 void add_edge(const PanelCall<typename F::T, C>& call, i64 row, int r,
               const typename F::V (&sums)[tile_vectors]) {
   alignas(64) typename F::T values[tile_vectors * F::L];
-  for (int v = 0; v < tile_vectors; v++) F::store(values + v * F::L, sums[v]);
+  for (int v = 0; v < tile_vectors; v++) store(values + v * F::L, sums[v]);
   C* c = call.c + (row + r) * call.stride;
   for (int j = 0; j < call.cols; j++) {
     const C value = static_cast<C>(values[j]);
@@ -22,7 +43,7 @@ void panel_tile(const PanelCall<typename F::T, C>& call, i64 row) {
   constexpr int width = tile_vectors * F::L;
   typename F::V sums[tile_rows][tile_vectors];
   for (auto& line : sums)
-    for (auto& v : line) v = F::set1(0);
+    for (auto& v : line) v = set1(typename F::T{0});
   // What is added to comes from far away; it arrives while the products are made.
   for (int r = 0; r < tile_rows && row + r < call.rows; r++) {
     const char* c = reinterpret_cast<const char*>(call.c + (row + r) * call.stride);
@@ -32,10 +53,10 @@ void panel_tile(const PanelCall<typename F::T, C>& call, i64 row) {
   const typename F::T *a = call.a + row, *b = call.b;
   for (i64 k = 0; k < call.depth; k++, a += width, b += width) {
     typename F::V right[tile_vectors];
-    for (int v = 0; v < tile_vectors; v++) right[v] = F::load(b + v * F::L);
+    for (int v = 0; v < tile_vectors; v++) right[v] = load(b + v * F::L);
     for (int r = 0; r < tile_rows; r++) {
-      const typename F::V left = F::set1(a[r]);
-      for (int v = 0; v < tile_vectors; v++) sums[r][v] = F::fma(left, right[v], sums[r][v]);
+      const typename F::V left = set1(a[r]);
+      for (int v = 0; v < tile_vectors; v++) sums[r][v] = fma(left, right[v], sums[r][v]);
     }
   }
   const bool whole = call.cols == width;
@@ -56,13 +77,12 @@ void panel(const PanelCall<typename F::T, C>& call) {
 }
 
 void subtract_row(const float* x, float scale, i64 n, float* y) {
-  const typename F32::V minus = F32::set1(-scale);
+  const typename F32::V minus = set1(-scale);
   i64 i = 0;
-  for (; i + F32::L <= n; i += F32::L)
-    F32::store(y + i, F32::fma(minus, F32::load(x + i), F32::load(y + i)));
+  for (; i + F32::L <= n; i += F32::L) store(y + i, fma(minus, load(x + i), load(y + i)));
   if (i == n) return;
   alignas(64) float xs[F32::L] = {}, ys[F32::L] = {};
   for (i64 k = i; k < n; k++) xs[k - i] = x[k], ys[k - i] = y[k];
-  F32::store(ys, F32::fma(minus, F32::load(xs), F32::load(ys)));
+  store(ys, fma(minus, load(xs), load(ys)));
   for (i64 k = i; k < n; k++) y[k] = ys[k - i];
 }

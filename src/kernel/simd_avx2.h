@@ -28,6 +28,18 @@ float sum(V v) {
   const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
 }
+
+using D = __m256d;
+constexpr int DL = 4;
+D load(const double* p) { return _mm256_loadu_pd(p); }
+void store(double* p, D v) { _mm256_storeu_pd(p, v); }
+D set1(double x) { return _mm256_set1_pd(x); }
+D fma(D a, D b, D c) { return _mm256_fmadd_pd(a, b, c); }
+D add(D a, D b) { return _mm256_add_pd(a, b); }
+D sub(D a, D b) { return _mm256_sub_pd(a, b); }
+D low_half(V v) { return _mm256_cvtps_pd(_mm256_castps256_ps128(v)); }
+D high_half(V v) { return _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1)); }
+
 void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
 
 float half_to_float(std::uint16_t h) { return _cvtsh_ss(h); }

@@ -24,6 +24,18 @@ V mul(V a, V b) { return _mm512_mul_ps(a, b); }
 V add(V a, V b) { return _mm512_add_ps(a, b); }
 V sub(V a, V b) { return _mm512_sub_ps(a, b); }
 float sum(V v) { return _mm512_reduce_add_ps(v); }
+
+using D = __m512d;
+constexpr int DL = 8;
+D load(const double* p) { return _mm512_loadu_pd(p); }
+void store(double* p, D v) { _mm512_storeu_pd(p, v); }
+D set1(double x) { return _mm512_set1_pd(x); }
+D fma(D a, D b, D c) { return _mm512_fmadd_pd(a, b, c); }
+D add(D a, D b) { return _mm512_add_pd(a, b); }
+D sub(D a, D b) { return _mm512_sub_pd(a, b); }
+D low_half(V v) { return _mm512_cvtps_pd(_mm512_castps512_ps256(v)); }
+D high_half(V v) { return _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1)); }
+
 void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
 
 float half_to_float(std::uint16_t h) { return _cvtsh_ss(h); }

@@ -56,19 +56,14 @@ std::vector<RawPlane> pack(const Tensor& t, std::span<const std::int32_t>, const
 }
 
 Json section(const std::vector<PackedModule>& modules) {
-  const PackedModule* first = nullptr;
   Json::Array skipped;
-  for (const PackedModule& m : modules) {
-    if (!m.quantized)
-      skipped.emplace_back(m.name);
-    else if (first == nullptr)
-      first = &m;
-    else if (config_group(m) != config_group(*first))
-      cannot_share(m, *first, "group size");
-  }
+  const PackedModule& first = shared_settings(modules, skipped, "group size",
+                                              [](const PackedModule& a, const PackedModule& b) {
+                                                return config_group(a) == config_group(b);
+                                              });
   return Json::object({{"quant_method", Json("awq")},
                        {"bits", Json(4)},
-                       {"group_size", Json(config_group(*first))},
+                       {"group_size", Json(config_group(first))},
                        {"zero_point", Json(true)},
                        {"version", Json("gemm")},
                        {"modules_to_not_convert", Json(std::move(skipped))}});

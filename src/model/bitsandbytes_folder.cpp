@@ -109,23 +109,17 @@ std::vector<RawPlane> pack(const Tensor& t, std::span<const std::int32_t>,
 }
 
 Json section(const std::vector<PackedModule>& modules) {
-  const PackedModule* first = nullptr;
   Json::Array skipped;
-  for (const PackedModule& m : modules) {
-    if (!m.quantized)
-      skipped.emplace_back(m.name);
-    else if (first == nullptr)
-      first = &m;
-    else if (m.scheme.code != first->scheme.code)
-      cannot_share(m, *first, "code");
-  }
-  const bool four = four_bits(first->scheme);
+  const PackedModule& first = shared_settings(
+      modules, skipped, "code",
+      [](const PackedModule& a, const PackedModule& b) { return a.scheme.code == b.scheme.code; });
+  const bool four = four_bits(first.scheme);
   Json s = Json::object({{"quant_method", Json("bitsandbytes")},
                          {"load_in_4bit", Json(four)},
                          {"load_in_8bit", Json(!four)}});
   if (four) {
-    s.set("bnb_4bit_quant_type", first->scheme.code == Code::nf4 ? "nf4" : "fp4");
-    s.set("bnb_4bit_use_double_quant", first->scheme.second_level);
+    s.set("bnb_4bit_quant_type", first.scheme.code == Code::nf4 ? "nf4" : "fp4");
+    s.set("bnb_4bit_use_double_quant", first.scheme.second_level);
     s.set("bnb_4bit_compute_dtype", "float32");
     s.set("bnb_4bit_quant_storage", "uint8");
   }

@@ -157,7 +157,10 @@ CompressedConfig parse_compressed_config(const Json& config) {
   return q;
 }
 
-Json compressed_section(const std::vector<CompressedModule>& modules) {
+bool says_cache(const KvScheme& kv) { return kv == KvScheme(Code::e4m3); }
+
+Json compressed_section(const std::vector<CompressedModule>& modules,
+                        const std::optional<KvScheme>& kv) {
   struct Group {
     const CompressedModule* first;
     std::vector<std::string> names;
@@ -197,12 +200,15 @@ Json compressed_section(const std::vector<CompressedModule>& modules) {
     if (mixed) group.set("format", m.format);
     all.set(fmt::format("group_{}", i), std::move(group));
   }
+  Json cache;
+  if (kv && says_cache(*kv))
+    cache = complete(activation_args({Activation::Per::tensor, Code::e4m3, 0, true}), true);
   return Json::object(
       {{"quant_method", Json("compressed-tensors")},
        {"format", Json(mixed ? std::string("mixed-precision") : groups[0].first->format)},
        {"quantization_status", Json("compressed")},
        {"global_compression_ratio", Json()},
-       {"kv_cache_scheme", Json()},
+       {"kv_cache_scheme", std::move(cache)},
        {"ignore", Json(std::move(ignore))},
        {"config_groups", std::move(all)}});
 }

@@ -49,6 +49,12 @@ struct CompressedModule {
   Scheme scheme;
   Activation activation;
 };
-Json compressed_section(const std::vector<CompressedModule>& modules);
+// kv_cache_scheme says the cache where it can (`says_cache`) and nothing of others.
+Json compressed_section(const std::vector<CompressedModule>& modules,
+                        const std::optional<KvScheme>& kv);
+
+// Its readers know one code of caches: e4m3, with a scale for all keys and one for all values,
+// which are 1 when no tensor gives them. The codes of Pare's e4m3 rows differ by their scale alone.
+bool says_cache(const KvScheme&);
 
 }  // namespace pare

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstring>
 
+#include "model/compressed_config.h"
 #include "model/folder.h"
 #include "model/packed.h"
 
@@ -230,10 +231,19 @@ void compare_values(const Model& m, const fs::path& folder, Pool& pool, const Lo
   }
 }
 
+// Other programs choose how they keep keys and values; one form has a word for one way.
+void warn_of_cache(const Model& m, const std::string& format, const Log& log) {
+  if (!m.spec.kv || (m.spec.kv->keys.plain() && m.spec.kv->values.plain())) return;
+  if (format == "compressed-tensors" && says_cache(*m.spec.kv)) return;
+  log.warning(fmt::format("the cache's scheme {} is known to Pare alone: {} has no word for it",
+                          to_string(*m.spec.kv), format));
+}
+
 }  // namespace
 
 SaveReport export_model(const Model& m, const std::string& format, const fs::path& target,
                         bool force, Pool& pool, const Log& log) {
+  warn_of_cache(m, format, log);
   if (format == "compressed-tensors") return save_compressed(m, target, force, log);
   const auto form = std::find_if(forms.begin(), forms.end(),
                                  [&](const PackedForm* f) { return f->name == format; });

@@ -178,9 +178,11 @@ Tensor converted(const Model& m, const std::string& slot, std::uint32_t type,
   for (float x : values)
     if (!std::isfinite(x))
       fail_input("MO-022", "a weight is not a finite number", {{"tensor", slot}});
+  // An embedding multiplies nothing, unless it is the head too.
+  const bool looked_up = slot == "embed.weight" && !m.spec.tied;
   const std::string linear = slot == "embed.weight" ? "head" : module_of(slot);
   const std::vector<float> importance =
-      options.importance ? options.importance(linear) : std::vector<float>();
+      options.importance && !looked_up ? options.importance(linear) : std::vector<float>();
   const Scheme scheme = scheme_of_ggml(type);
   Tensor out =
       quantize({values.data(), t.rows(), t.cols()}, scheme, options.fit, importance, &pool);

@@ -174,6 +174,22 @@ i64 config_group(const PackedModule& m) {
   return said || group < m.cols ? group : -1;
 }
 
+const PackedModule& shared_settings(const std::vector<PackedModule>& modules, Json::Array& skipped,
+                                    const char* what,
+                                    bool (*same)(const PackedModule&, const PackedModule&)) {
+  const PackedModule* first = nullptr;
+  for (const PackedModule& m : modules) {
+    if (!m.quantized)
+      skipped.emplace_back(m.name);
+    else if (first == nullptr)
+      first = &m;
+    else if (!same(m, *first))
+      cannot_share(m, *first, what);
+  }
+  PARE_CHECK(first != nullptr);
+  return *first;
+}
+
 void cannot_share(const PackedModule& a, const PackedModule& b, const char* what) {
   fail_input("MO-031", fmt::format("the format has one {} for the whole model", what),
              {{"tensor", a.name},

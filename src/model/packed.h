@@ -89,6 +89,12 @@ extern const PackedForm gptq_form, gptq_v2_form, awq_form, bitsandbytes_form, fp
 // As group_size says it: the columns of a group, or -1 for a whole row.
 i64 config_group(const PackedModule&);
 
+// The first quantized module, whose settings the form says for all; names of the others that are
+// not quantized go to `skipped`. Error MO-031 with `what` when `same` denies it of two.
+const PackedModule& shared_settings(const std::vector<PackedModule>&, Json::Array& skipped,
+                                    const char* what,
+                                    bool (*same)(const PackedModule&, const PackedModule&));
+
 // Fails with MO-031: two modules need different values of what the form says once.
 [[noreturn]] void cannot_share(const PackedModule& a, const PackedModule& b, const char* what);
 

@@ -160,7 +160,7 @@ std::optional<Form> family_form(const Model& m, const Family& family, std::strin
   form.config = std::move(*config);
   form.outputs = std::move(*outputs);
   if (form.kind == FormKind::compressed)
-    form.config.set("quantization_config", compressed_section(modules));
+    form.config.set("quantization_config", compressed_section(modules, m.spec.kv));
   return form;
 }
 

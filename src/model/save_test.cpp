@@ -125,6 +125,26 @@ Json compressed_section_of(const Spec& spec, const TemporaryFolder& folder) {
   return section_of(folder / "m");
 }
 
+TEST(SaveCompressed, TheCacheIsSaidWhereReadersKnowIt) {
+  TemporaryFolder folder;
+  Spec spec = quantized(tiny_spec(true), "int4:g32");
+  for (const char* kv : {"int8", "e4m3:k=channel", "e4m3:window=8", "f16"}) {
+    spec.kv = parse_kv_scheme(kv);
+    EXPECT_TRUE(compressed_section_of(spec, folder).at("kv_cache_scheme").is_null()) << kv;
+    EXPECT_EQ(load_model((folder / "m").string()).spec.kv, spec.kv);  // by Pare's own notes
+  }
+  spec.kv = Code::e4m3;
+  const Json said = compressed_section_of(spec, folder).at("kv_cache_scheme");
+  EXPECT_EQ(said.at("num_bits"), Json(8));
+  EXPECT_EQ(said.at("type"), Json("float"));
+  EXPECT_EQ(said.at("strategy"), Json("tensor"));
+  EXPECT_EQ(said.at("dynamic"), Json(false));
+  Json config = json_of(folder / "m" / "config.json");  // as others write it: without notes
+  config.erase("pare");
+  write_json(folder / "m" / "config.json", config);
+  EXPECT_EQ(load_model((folder / "m").string()).spec.kv, Code::e4m3);
+}
+
 TEST(SaveCompressed, OneGroupTargetsLinearsAndIgnoresTheHead) {
   TemporaryFolder folder;
   const Json tied = compressed_section_of(quantized(tiny_spec(true), "int4:g32"), folder);

@@ -5,9 +5,10 @@
 #include "number/kv_scheme.h"
 
 #include <algorithm>
-#include <charconv>
 #include <optional>
 #include <vector>
+
+#include "number/words.h"
 
 namespace pare {
 namespace {
@@ -25,22 +26,6 @@ constexpr std::string_view code_list = "f32, f16, bf16, int8, int4, int2 or e4m3
 [[noreturn]] void unfit(const KvScheme& s, std::string_view need) {
   fail(Exit::usage, "SC-002", "the words of the cache's scheme do not fit together",
        {{"found", to_string(s)}, {"need", std::string(need)}});
-}
-
-bool number(std::string_view text, i64 least, i64 most, i64& value) {
-  const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
-  return status == std::errc() && end == text.data() + text.size() && !text.empty() &&
-         value >= least && value <= most;
-}
-
-std::vector<std::string_view> split(std::string_view text, char at) {
-  std::vector<std::string_view> words;
-  for (;;) {
-    const std::size_t end = text.find(at);
-    words.push_back(text.substr(0, end));
-    if (end == std::string_view::npos) return words;
-    text.remove_prefix(end + 1);
-  }
 }
 
 KvPart part_of(Code code) {

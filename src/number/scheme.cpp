@@ -5,8 +5,9 @@
 #include "number/scheme.h"
 
 #include <algorithm>
-#include <charconv>
 #include <vector>
+
+#include "number/words.h"
 
 namespace pare {
 namespace {
@@ -41,19 +42,7 @@ constexpr std::string_view double_quantized = "s=uint8/f32x256";
 }
 
 bool number(std::string_view text, i64& value) {
-  const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
-  return status == std::errc() && end == text.data() + text.size() && !text.empty() &&
-         text[0] != '-' && value <= (i64{1} << 24);
-}
-
-std::vector<std::string_view> split(std::string_view text, char at) {
-  std::vector<std::string_view> words;
-  for (;;) {
-    const std::size_t end = text.find(at);
-    words.push_back(text.substr(0, end));
-    if (end == std::string_view::npos) return words;
-    text.remove_prefix(end + 1);
-  }
+  return pare::number(text, 0, i64{1} << 24, value);
 }
 
 std::string code_names(bool scales) {
