@@ -5,7 +5,8 @@
 
 With --apply the recipe (a file or the name of a ready one) is applied, else one matrix format by one method. Each trial begins anew and is killed with SIGKILL again and again, after random times, until a run gets
 through; a trial ends when its output is published. After every kill nothing may stand under the output's
-name. The files of the output must equal those of the undisturbed run, byte for byte. Prints the seed.
+name. Where runs get through before they are killed (the machine is less busy than it was), the times are drawn
+shorter, and longer after a kill. The files of the output must equal those of the undisturbed run, byte for byte. Prints the seed.
 """
 import argparse
 import hashlib
@@ -64,10 +65,12 @@ def main():
                 process = subprocess.Popen(command(out.name), cwd=work, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
                 try:
                     process.wait(draw.uniform(0, 1.1 * whole) if kills < args.kills else None)
+                    whole *= 0.9
                 except subprocess.TimeoutExpired:
                     process.send_signal(signal.SIGKILL)
                     process.wait()
                     kills += 1
+                    whole *= 1.03
                     if out.exists() and hashes(out) != expected:
                         print(f"FAILED: an output that is not whole after kill {kills}")
                         return 1

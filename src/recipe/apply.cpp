@@ -33,6 +33,15 @@ bool learns(const Step& step, const Spec& spec, bool given) {
                      [](const Choice& c) { return c.name != "embed"; });
 }
 
+// Rounding alone streams from the input to the output: there is nothing to lose. Methods solve for
+// each matrix, with data or (hqq) without.
+bool solves(const Recipe& recipe) {
+  return std::any_of(recipe.steps.begin(), recipe.steps.end(), [](const Step& step) {
+    const auto* o = std::get_if<QuantizeOptions>(&step.options);
+    return o != nullptr && o->method.method != Method::rtn;
+  });
+}
+
 // ---- outliers ----
 
 Outliers find_outliers(const Model& model, const MethodOptions& method, Context& context) {
@@ -118,6 +127,7 @@ std::vector<bool> learners(const Recipe& recipe, const Spec& base, const DataSou
 
 // What is given and looked at by nothing is a mistake.
 void refuse_idle(const Recipe& recipe, const ApplyOptions& o, bool learning) {
+  const bool works = learning || solves(recipe);
   if (!learning && o.data.given())
     fail(Exit::usage, "QU-024", "no step learns from data", {},
          "leave out --text, --ids and --stats");
@@ -131,7 +141,7 @@ void refuse_idle(const Recipe& recipe, const ApplyOptions& o, bool learning) {
     const char* need;
   } all[] = {
       {"--strict", o.strict, learning, data},
-      {"--restart", o.restart, learning, data},
+      {"--restart", o.restart, works, "a step that does more than round to nearest"},
       {"--ram", o.ram_bytes > 0, flows, data},
       {"--tokens", o.data.wish.tokens.has_value(), flows || own_measure, data},
       {"--length", o.data.wish.length.has_value(), flows || own_measure, data},
@@ -175,13 +185,13 @@ class Application {
       provenance.data = identity(options_.data, base_.spec);
       provenance.seed = options_.data.seed();
     }
-    // Rounding alone streams from the input to the output: there is nothing to lose.
     std::optional<WorkFolder> work;
-    if (any) {
+    if (any || solves(recipe_)) {
       work.emplace(out, signature(provenance, keep), options_.restart);
       context_.work = &*work;
-      data_ = make_calibration(base_, options_.data, keep, rest_, pool_, log_, &*work);
     }
+    if (any)
+      data_ = make_calibration(base_, options_.data, keep, rest_, pool_, log_, context_.work);
     Applied applied;
     context_.report = &applied.matrices;
     applied.bytes_before = weight_bytes(base_.spec);

@@ -4,8 +4,9 @@
 // method can use them (all but hqq) and it changes a matrix that is multiplied; the same sequences
 // go through the model that the steps before it have made. Each finished block of each step is
 // committed to the work folder "<out>.pare-work" (pass/work.h): a killed run loses at most the
-// block in hand, and the same call goes on and publishes the same bytes. Bytes depend on the
-// recipe, the model, the data and the version alone: not on threads, memory or interruptions.
+// block in hand, and the same call goes on and publishes the same bytes. A recipe that only rounds
+// to nearest without data streams from input to output and keeps no such folder. Bytes depend on
+// the recipe, the model, the data and the version alone: not on threads, memory or interruptions.
 //
 // The output holds, in its notes (model/model.h), the recipe's text, what it began with and learnt
 // from, one line a step, and the evidence of every step.

@@ -210,6 +210,25 @@ TEST(Apply, AnInterruptedRunGoesOnAndGivesTheSameBytes) {
   EXPECT_FALSE(fs::exists(folder / "out.pare-work"));
 }
 
+TEST(Apply, OnlyMethodsKeepUnfinishedWork) {
+  const TemporaryFolder folder;
+  Pool pool(1);
+  for (const std::string method : {"hqq", "rtn"}) {
+    Model broken = small_model();
+    Weight& weight = broken.weights.at("blocks.1.attn.o.weight");
+    weight.load = [load = weight.load, left = std::make_shared<int>(1)] {
+      if (--*left < 0) fail(Exit::resources, "XX-001", "the power went");
+      return load();  // for the identity
+    };
+    const Recipe recipe = parse_recipe(
+        "[[quantize]]\nweights = \"int4:g32:asym\"\nmethod = \"" + method + "\"\n", method);
+    const std::string error =
+        error_of([&] { apply(broken, recipe, {}, folder / method, pool, silent()); });
+    EXPECT_EQ(error.substr(0, 6), "XX-001") << error;
+    EXPECT_EQ(fs::exists(folder / (method + ".pare-work")), method == "hqq");
+  }
+}
+
 TEST(Apply, OutliersAreFoundOnce) {
   const Recipe recipe = parse_recipe(
       "[[cast]]\nto = \"bf16\"\n[[quantize]]\nweights = \"int8:channel\"\n"
