@@ -320,7 +320,9 @@ SearchResult find(const Search& search, const Model& model, const SearchOptions&
 void write_recipes(const SearchOptions& o, const SearchResult& r, const Search& search,
                    const Spec& spec) {
   const auto text_of = [&](const Candidate& c) {
-    SearchRecord record{r.method, r.hardware.name, r.use, r.scale, c.measured, r.held_out};
+    SearchRecord record{r.method, r.hardware.name, r.use, r.scale, c.measured, r.held_out, {}};
+    if (o.max_bytes && within(c.proposal, r.limits))
+      record.gates.max_bytes = static_cast<i64>(*o.max_bytes);
     return search_recipe(search.sensitivities(), c.proposal, spec, record);
   };
   if (!o.out.empty()) write_text(o.out, o.force, text_of(r.front[r.chosen]));

@@ -81,9 +81,12 @@ std::string search_recipe(const Sensitivities& s, const Proposal& p, const Spec&
     keys += fmt::format("activations = \"{}\"\n", to_string(p.activation));
   if (p.kv) keys += fmt::format("kv = \"{}\"\n", to_string(*p.kv));
   if (r.method != "rtn") keys += fmt::format("method = \"{}\"\n", r.method);
-  const std::string text = comments(s, p, r, list) + "\n" + quantize_text(rest, spec, keys);
+  std::string text = comments(s, p, r, list) + "\n" + quantize_text(rest, spec, keys);
+  if (r.gates.max_bytes) text += fmt::format("\n[gate]\nmax_bytes = {}\n", *r.gates.max_bytes);
+  const Recipe recipe = parse_recipe(text, "recipe");
+  PARE_CHECK(recipe.gates == r.gates);
   Spec read = spec;
-  for (const Pass& pass : passes(parse_recipe(text, "recipe"))) read = pass.plan(std::move(read));
+  for (const Pass& pass : passes(recipe)) read = pass.plan(std::move(read));
   PARE_CHECK(read == planned(spec, s, p));
   return text;
 }

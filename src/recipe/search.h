@@ -17,6 +17,7 @@ struct SearchRecord {
   double scale = 1;                // measured / predicted losses
   std::optional<double> measured;  // nats
   std::string measured_on;         // "1900 tokens of story.txt"
+  Gates gates;                     // that the outcome is to be held to
 };
 
 // The text of a recipe: parsed and planned, it yields exactly `planned` (checked). Comments say

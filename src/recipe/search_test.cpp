@@ -60,12 +60,14 @@ TEST(SearchRecipe, PlansToWhatWasFound) {
     record.hardware = "some machine";
     record.method = random.below(2) == 0 ? "rtn" : "gptq";
     if (random.below(2) == 0) record.measured = 0.25, record.measured_on = "9 tokens of x\ny";
+    if (random.below(2) == 0) record.gates.max_bytes = 1 + static_cast<i64>(random.below(1000));
     const std::string text = search_recipe(s, p, spec, record);
     const Recipe recipe = parse_recipe(text, "found.toml");
     ASSERT_EQ(recipe.steps.size(), 1u);
     const auto& options = std::get<QuantizeOptions>(recipe.steps[0].options);
     EXPECT_EQ(to_string(options.method.method), record.method);
     EXPECT_EQ(options.kv.has_value(), p.kv.has_value());
+    EXPECT_EQ(recipe.gates, record.gates);
     Spec after = spec;
     for (const Pass& pass : passes(recipe)) after = pass.plan(std::move(after));
     EXPECT_EQ(after, planned(spec, s, p)) << text;
