@@ -575,7 +575,8 @@ void define_report(CLI::App& app, Commands& c, Flags& f) {
   sub->add_option("models", c.report.models, "models that Pare made")->required();
   sub->add_option("-o,--out", c.report.out, "HTML file to write")->required();
   sub->add_option("--base", c.report.base, "the model they were made from");
-  sub->add_option("--hardware", c.report.hardware, "machine of the roofline: here, h100, rtx 4090, ...");
+  sub->add_option("--hardware", c.report.hardware,
+                  "machine of the roofline: here, h100, rtx 4090, ...");
   sub->add_option("--title", c.report.title, "heading of the page");
   sub->add_flag("--force", c.report.force, "replace an existing file");
   add_common(*sub, f);
