@@ -43,7 +43,7 @@ sanitize: bootstrap
 	tools/run_unit_tests build/tsan base kernel engine
 
 fuzz-short: bootstrap
-	tools/run_fuzzers 10
+	tools/run_fuzzers 5
 
 fuzz: bootstrap
 	tools/run_fuzzers 3600

@@ -225,9 +225,9 @@ void PackedLinear::run(Matrix<const float> x, Matrix<float> y, Pool* pool) const
   PARE_CHECK(x.cols == in_ && y.cols == out_ && x.rows == y.rows);
   // A scale that all tokens share is found from all of them.
   const bool shared = activation_.per == Activation::Per::tensor && !activation_.is_static;
-  const i64 many = shared ? std::max<i64>(1, x.rows) : scratch_rows;
-  for (i64 r = 0; r < x.rows; r += many) {
-    const i64 count = std::min(many, x.rows - r);
+  const i64 held = shared ? std::max<i64>(1, x.rows) : scratch_rows;
+  for (i64 r = 0; r < x.rows; r += held) {
+    const i64 count = std::min(held, x.rows - r);
     run_rows({x.row(r), count, x.cols, x.stride}, {y.row(r), count, y.cols, y.stride}, pool);
   }
 }
