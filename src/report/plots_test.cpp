@@ -225,9 +225,10 @@ TEST(Plots, LabelsKeepApart) {
   Random random(3);
   const Box bounds{0, 0, 700, 400};
   int placed = 0;
-  for (int i = 0; i < 60; i++)
-    placed += svg.label(700 * random.uniform(), 400 * random.uniform(), fmt::format("label {}", i),
-                        "t", bounds);
+  for (int i = 0; i < 60; i++) {
+    const double y = 400 * random.uniform(), x = 700 * random.uniform();
+    placed += svg.label(x, y, fmt::format("label {:02}", i), "t", bounds);
+  }
   EXPECT_GT(placed, 50);
   std::vector<Box> boxes;
   const std::string text = svg.done();
