@@ -63,7 +63,6 @@ const std::map<std::string, const char*> examples = {
      "--candidates int3:g64,int4:g64,int8:channel --kv none --hardware h100 -o small.toml"},
     {"export",
      "pare export models/pare-tales -o tales.gguf --format gguf:Q4_K_M\n"
-     "pare export models/pare-tales -o tales.gguf --format gguf:Q2_K --stats stats\n"
      "pare export out -o folder --format dense:f16\n"
      "pare quantize models/pare-tales -o w4 --weights int4:g128:s=f16\n"
      "pare export w4 -o gptq --format gptq"},
