@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/human.h"
 #include "base/json.h"
 #include "base/log.h"
 
@@ -37,9 +38,5 @@ class Table {
 // error[ST-001]: message, then its facts and hint, a line each. Colours when the log has them.
 std::string error_text(const Error&, const Log&);
 Json error_json(const Error&);
-
-std::string human_bytes(double bytes);                             // "8.05 MB" (decimal units)
-std::string human_count(double count);                             // "3.93 M"
-std::string human_rate(double per_second, std::string_view unit);  // "35.2 GB/s"
 
 }  // namespace pare

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <optional>
 
+#include "base/human.h"
 #include "cost/compare.h"
 #include "kernel/linear.h"
 #include "model/model.h"
@@ -23,16 +24,6 @@ struct Case {
   const Use& use;
   const Prediction& p;
 };
-
-std::string bytes_text(double bytes) {
-  const char* unit = "B";
-  for (const char* next : {"kB", "MB", "GB", "TB"}) {
-    if (bytes < 1000) break;
-    bytes /= 1000;
-    unit = next;
-  }
-  return fmt::format("{:.3g} {}", bytes, unit);
-}
 
 std::string percent(double share) { return fmt::format("{:.0f} %", 100 * share); }
 
@@ -55,7 +46,8 @@ Sentence does_not_fit(const Case& c) {
   std::string text = fmt::format(
       "It does not fit: {} of weights, {} of cache and {} of activations, "
       "and {} can be used.",
-      bytes_text(m.weights), bytes_text(m.cache), bytes_text(m.activations), bytes_text(usable));
+      human_bytes(m.weights), human_bytes(m.cache), human_bytes(m.activations),
+      human_bytes(usable));
   if (m.weights < usable && c.use.batch > 1 && c.p.largest_batch > 0)
     text += fmt::format(" A batch of {} would.", c.p.largest_batch);
   else if (m.weights >= usable)
@@ -138,7 +130,7 @@ Sentence no_float8_units(const Case& c) {
 }
 
 Sentence runs_wider(const Case& c) {
-  if (!c.h.measured && c.h.engine == nullptr) return std::nullopt;
+  if (!c.h.measured) return std::nullopt;
   for (const auto& [name, l] : linears(c.spec)) {
     const double stored = static_cast<double>(stored_bytes(l->scheme, l->out, l->in));
     const double read = static_cast<double>(packed_bytes(l->scheme, l->out, l->in));
@@ -155,9 +147,9 @@ Sentence runs_wider(const Case& c) {
 Sentence fits_in_cache(const Case& c) {
   if (c.h.cache_bytes <= 0 || c.p.memory.weights > c.h.cache_bytes) return std::nullopt;
   return fmt::format(
-      "All weights ({}) fit in the last-level cache ({}): memory is not their limit, "
-      "and fewer bits bring less than the plan says.",
-      bytes_text(c.p.memory.weights), bytes_text(c.h.cache_bytes));
+      "All weights ({}) fit in the last-level cache ({}): memory is not their limit{}.",
+      human_bytes(c.p.memory.weights), human_bytes(c.h.cache_bytes),
+      c.h.engine == nullptr ? ", and fewer bits bring less than the plan says" : "");
 }
 
 // KV schemes that are smaller than the one in use.
@@ -214,13 +206,13 @@ Sentence large_head(const Case& c) {
   std::string text =
       bytes > body
           ? fmt::format("The output matrix ({}) is larger than all blocks together ({}).",
-                        bytes_text(bytes), bytes_text(body))
+                        human_bytes(bytes), human_bytes(body))
           : fmt::format("The output matrix is {} of the {} that a token reads of the weights.",
-                        percent(share), bytes_text(body + bytes));
+                        percent(share), human_bytes(body + bytes));
   const double eight =
       static_cast<double>(stored_bytes(parse_scheme("int8:channel"), head.out, head.in));
   if (bits(head.scheme.code) > 8)
-    text += fmt::format(" --head int8:channel makes it {}.", bytes_text(eight));
+    text += fmt::format(" --head int8:channel makes it {}.", human_bytes(eight));
   else
     text += fmt::format(" A smaller vocabulary than {} would shrink it.", c.spec.vocab);
   return text;
@@ -254,13 +246,13 @@ Sentence cache_over_weights(const Case& c) {
   const Memory& m = c.p.memory;
   if (m.cache <= m.weights) return std::nullopt;
   std::string text = fmt::format("The cache ({}) is larger than the weights ({}).",
-                                 bytes_text(m.cache), bytes_text(m.weights));
+                                 human_bytes(m.cache), human_bytes(m.weights));
   std::string list;
   for (const std::string& name : smaller_kv(c)) {
     const double bytes = static_cast<double>(c.use.batch) *
                          kv_cache_bytes(c.spec, parse_kv_scheme(name), c.use.context);
     list +=
-        fmt::format("{}--kv {} makes it {}", list.empty() ? " " : ", ", name, bytes_text(bytes));
+        fmt::format("{}--kv {} makes it {}", list.empty() ? " " : ", ", name, human_bytes(bytes));
   }
   return text + (list.empty() ? "" : list + ".");
 }

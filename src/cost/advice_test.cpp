@@ -137,7 +137,7 @@ TEST(Advice, WhatDoesNotFit) {
   const Spec spec = known_spec("llama-3-70b");
   const std::string weights = said("does-not-fit", spec, machine("h100"), use_of(1, 2048));
   EXPECT_TRUE(has(weights, "141 GB of weights")) << weights;
-  EXPECT_TRUE(has(weights, "72 GB can be used")) << weights;
+  EXPECT_TRUE(has(weights, "72.0 GB can be used")) << weights;
   EXPECT_TRUE(has(weights, "8.2 bits each at most")) << weights;
   const Spec small = known_spec("llama-3-8b");
   const std::string batch = said("does-not-fit", small, machine("h100"), use_of(1000, 2048));
