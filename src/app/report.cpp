@@ -4,7 +4,7 @@
 #include "report/report.h"
 
 #include "app/commands.h"
-#include "app/roofline.h"
+#include "app/hardware.h"
 #include "file/io.h"
 #include "file/publish.h"
 
@@ -30,14 +30,6 @@ Json summary_of(const ReportModel& m) {
         }))}});
 }
 
-Hardware hardware_named(const std::string& name) {
-  if (name != "here") return find_hardware(known_hardware(), name);
-  const std::optional<Roof> roof = remembered_roof(0);
-  if (!roof)
-    fail(Exit::usage, "HW-007", "this machine has not been measured", {}, "`pare roof` does it");
-  return hardware_here(*roof);
-}
-
 }  // namespace
 
 void command_report(const ReportOptions& o, const CommonOptions& common, const Output& out) {
@@ -55,7 +47,9 @@ void command_report(const ReportOptions& o, const CommonOptions& common, const O
                  : report.models.size() == 1
                      ? fmt::format("What {} costs and keeps", report.models[0].name)
                      : fmt::format("{} models compared", report.models.size());
-  if (!o.hardware.empty()) report.machine = machine_of(hardware_named(o.hardware), report);
+  if (!o.hardware.empty())
+    report.machine =
+        machine_of(choose_hardware(hardware_rows("", common.threads), o.hardware), report);
   const std::string html = report_html(report);
   write_file(publisher.path(), html);
   publisher.commit();
