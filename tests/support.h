@@ -7,6 +7,8 @@
 #include <filesystem>
 #include <string>
 
+#include "base/error.h"
+
 namespace pare {
 
 // A path below the shared data folder (PARE_SHARED, else ../shared beside the repository), or an
@@ -41,6 +43,18 @@ constexpr bool sanitized() {
 #else
   return false;
 #endif
+}
+
+// The code of the Error that f throws; empty when it throws none.
+template <class F>
+std::string code_of(const F& f) {
+  try {
+    f();
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()), "");
+    return e.code;
+  }
+  return "";
 }
 
 // A fresh folder that is removed at the end of the scope.

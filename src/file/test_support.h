@@ -18,18 +18,6 @@ inline void write_text(const std::filesystem::path& path, std::string_view text)
   std::ofstream(path, std::ios::binary) << text;
 }
 
-// The code of the Error that f throws; empty when it throws none.
-template <class F>
-std::string code_of(const F& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    EXPECT_NE(std::string(e.what()), "");
-    return e.code;
-  }
-  return "";
-}
-
 inline Blob blob_of_text(std::string_view text) {
   return blob_of(std::vector<char>(text.begin(), text.end()));
 }

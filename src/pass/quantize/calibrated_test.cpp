@@ -270,15 +270,6 @@ TEST(CalibrationText, OfTheModelIsTheSameForAnyPool) {
 
 // ---- the work folder ----
 
-std::string code_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& e) {
-    return e.code;
-  }
-  return "";
-}
-
 TEST(Work, BelongsToOneRun) {
   const TemporaryFolder folder;
   const auto out = folder / "out";
