@@ -28,7 +28,7 @@ Forecast forecast(const Spec& spec, const Hardware& hardware, const Roof& roof,
           roof.read_bytes_per_second;
   f.mfu = p.prefill.count.flops / p.prefill.seconds / peak_flops(roof, integer_activations(spec));
   use.context = std::max(o.context, o.prompt) + o.generate;
-  f.memory_bytes = predict_memory(spec, use, std::min<i64>(512, o.batch * o.prompt)).total();
+  f.memory_bytes = predict_memory(spec, use, std::min(chunk_tokens, o.batch * o.prompt)).total();
   return f;
 }
 

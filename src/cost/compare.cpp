@@ -50,7 +50,7 @@ std::string to_string(const SchemeShare& s) {
 StepProducts step_products(const Spec& spec, const Hardware& h) {
   StepProducts products;
   Load load;
-  load.packed = h.measured || h.engine != nullptr;
+  load.packed = h.measured;
   for (Operation& op : operations(spec, load)) {
     products.pass_bytes += op.weight_bytes;
     if (!op.product) continue;

@@ -1,6 +1,7 @@
 // The arithmetic of the field, and the defects of other tools' cost models.
 #include <gtest/gtest.h>
 
+#include "cost/compare.h"
 #include "cost/predict.h"
 #include "cost/rates.h"
 #include "model/model.h"
@@ -16,13 +17,29 @@ Spec stored(Spec spec, const char* scheme) {
   return spec;
 }
 
-// A matrix of ones: 70e9 weights read once a token.
+// One product with a matrix of so many weights.
+StepProducts one_product(const char* scheme, const char* activation, i64 out, i64 in,
+                         const Hardware& h) {
+  Operation op;
+  op.product = true;
+  op.rows = 1;
+  op.in = in;
+  op.out = out;
+  op.scheme = parse_scheme(scheme);
+  op.activation = parse_activation(activation);
+  op.flops = 2.0 * static_cast<double>(out) * static_cast<double>(in);
+  op.weight_bytes = static_cast<double>(stored_bytes(op.scheme, out, in));
+  return {{op}, {1}, {executed_rate(op.scheme, op.activation, h)}, op.weight_bytes};
+}
+
+// 70e9 weights read once a token.
 TEST(Chapter, SeventyBillionWeightsOnAnH100) {
   const Hardware& h100 = machine("h100");
-  const Activation none;
-  EXPECT_NEAR(product_seconds(parse_scheme("bf16"), none, 70e9, 1, h100), 0.042, 0.0005);
-  Scheme four = parse_scheme("int4:tensor");
-  EXPECT_NEAR(product_seconds(four, none, 70e9, 1, h100), 0.0104, 0.0001);
+  const auto seconds = [&](const char* scheme) {
+    return products_seconds(one_product(scheme, "none", 700000, 100000, h100), h100, 1, 0);
+  };
+  EXPECT_NEAR(seconds("bf16"), 0.042, 0.0005);
+  EXPECT_NEAR(seconds("int4:tensor"), 0.0104, 0.0001);
 }
 
 TEST(Chapter, ScalesOfGroupsOf32) {
@@ -105,10 +122,12 @@ TEST(Ridge, MovesWithTheSchemeOfWeightsAndActivations) {
 
 // Weight-only 4 bits against W8A8: QServe reports about 78 on an A100.
 TEST(Crossover, FourBitWeightsAgainstEightBitProducts) {
-  const auto batch = crossover_batch(parse_scheme("int4:tensor"), {}, parse_scheme("int8:tensor"),
-                                     parse_activation("int8:token"), machine("a100-80"));
-  ASSERT_TRUE(batch.has_value());
-  EXPECT_NEAR(*batch, 76.5, 0.2);
+  const Hardware& a100 = machine("a100-80");
+  const Faster w4 = faster(one_product("int4:tensor", "none", 8192, 8192, a100),
+                           one_product("int8:tensor", "int8:token", 8192, 8192, a100), a100, 0);
+  ASSERT_TRUE(w4.from && w4.until);
+  EXPECT_EQ(*w4.from, 1);
+  EXPECT_NEAR(*w4.until, 76.5, 0.2);
 }
 
 TEST(Concurrency, CacheLimitsIt) {

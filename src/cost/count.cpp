@@ -14,10 +14,6 @@
 namespace pare {
 namespace {
 
-i64 heads_stored(const Attention& a) { return a.mla() ? 1 : a.kv_heads; }
-i64 key_width(const Attention& a) { return a.mla() ? a.kv_rank + a.rope.dims : a.qk_dim; }
-i64 value_width(const Attention& a) { return a.mla() ? 0 : a.v_dim; }
-
 double real(i64 n) { return static_cast<double>(n); }
 
 // Multiply-adds of one input, companions included.
@@ -47,8 +43,13 @@ i64 bytes_seen(const Attention& a, const KvScheme& kv, i64 position) {
     return packed * kv_row_bytes(p, width) +
            (p.positions() > 1 ? groups : packed) * kv_parameter_bytes(p, width) + half * 2 * width;
   };
-  return heads_stored(a) *
-         (bytes(kv.keys, key_width(a)) + (a.mla() ? 0 : bytes(kv.values, value_width(a))));
+  return kv_heads_stored(a) *
+         (bytes(kv.keys, kv_key_width(a)) + (a.mla() ? 0 : bytes(kv.values, kv_value_width(a))));
+}
+
+// Of a position of one block; its share where positions share scales.
+double position_bytes(const Attention& a, const KvScheme& kv) {
+  return real(kv_packed_bytes(a, kv, kv.positions())) / real(kv.positions());
 }
 
 class Lister {
@@ -87,15 +88,10 @@ class Lister {
   // Companions are read with the matrix; they are plain floats.
   double bytes_of(const Linear& l) const {
     double bytes = bytes_of(l.scheme, l.out, l.in);
-    if (l.rank > 0)
-      bytes += bytes_of(plain(Code::f32), l.rank, l.in) + bytes_of(plain(Code::f32), l.out, l.rank);
-    if (l.outliers > 0) bytes += bytes_of(plain(companion_), l.out, l.outliers);
+    const Scheme plain;
+    if (l.rank > 0) bytes += bytes_of(plain, l.rank, l.in) + bytes_of(plain, l.out, l.rank);
+    if (l.outliers > 0) bytes += bytes_of(plain, l.out, l.outliers);
     return bytes;
-  }
-  static Scheme plain(Code code) {
-    Scheme s;
-    s.code = code;
-    return s;
   }
 
   void embedding() {
@@ -105,7 +101,6 @@ class Lister {
     op.scheme = spec_.embed;
     op.weight_bytes = real(rows()) * real(stored_bytes(spec_.embed, 1, spec_.dim));
     if (spec_.learned_positions > 0) op.weight_bytes += real(rows() * spec_.dim) * 4;
-    op.activation_bytes = real(rows() * spec_.dim) * 2;
   }
 
   void product(const std::string& name, Section section, const Linear& l, i64 count) {
@@ -119,7 +114,6 @@ class Lister {
     op.activation = l.activation;
     op.flops = 2 * real(count) * multiply_adds(l);
     op.weight_bytes = bytes_of(l);
-    op.activation_bytes = real(count) * real(l.in + l.out) * 2;
   }
 
   void block(const Block& b) {
@@ -161,15 +155,14 @@ class Lister {
     Operation& op = add(at + "attn.mix", Section::attention);
     op.rows = rows();
     op.kv_code = info(load_.kv.keys.code).name;
-    op.heads_per_kv = real(a.heads) / real(heads_stored(stored));
+    op.heads_per_kv = real(a.heads) / real(kv_heads_stored(stored));
     const double pairs = visible_pairs(a, load_.tokens, load_.context), batch = real(load_.batch);
     if (a.mla())
       latent(op, a, stored, pairs);
     else
       op.flops = 2 * batch * real(a.heads) * pairs * real(a.qk_dim + a.v_dim);
     op.kv_read_bytes = batch * bytes_read(a, stored);
-    if (a.kv_from < 0) op.kv_write_bytes = batch * real(load_.tokens) * written(a);
-    op.activation_bytes = real(rows() * a.heads * (a.qk_dim + a.v_dim)) * 2;
+    if (a.kv_from < 0) op.kv_write_bytes = batch * real(load_.tokens) * position_bytes(a, load_.kv);
   }
 
   void latent(Operation& op, const Attention& a, const Attention& lender, double pairs) {
@@ -225,18 +218,9 @@ class Lister {
     return real(bytes_seen(seen, load_.kv, load_.context + load_.tokens - 1));
   }
 
-  double written(const Attention& a) const {
-    const double share = real(load_.kv.positions());
-    double bytes = real(kv_packed_bytes(load_.kv.keys, key_width(a), load_.kv.positions()));
-    if (!a.mla())
-      bytes += real(kv_packed_bytes(load_.kv.values, value_width(a), load_.kv.positions()));
-    return real(heads_stored(a)) * bytes / share;
-  }
-
   void head() {
     const i64 count = load_.all_logits ? rows() : load_.batch;
     product("head", Section::head, spec_.head, count);
-    list_.back().activation_bytes += real(count * spec_.vocab) * 2;  // logits are floats
   }
 
   // Norms, biases, scales: read once, computed by the vector units.
@@ -256,7 +240,6 @@ class Lister {
             slot.name.find("k_norm") != std::string::npos);
   }
 
-  static constexpr Code companion_ = Code::f32;
   const Spec& spec_;
   const Load& load_;
   i64 block_ = -1;
@@ -290,7 +273,8 @@ double vector_elements(const Spec& spec) {
   i64 n = 2 * spec.dim;
   for (const Block& b : spec.blocks) {
     n += 4 * spec.dim + b.attn.heads * b.attn.qk_dim + b.ffn.down.in;
-    if (b.attn.kv_from < 0) n += heads_stored(b.attn) * (key_width(b.attn) + value_width(b.attn));
+    if (b.attn.kv_from < 0)
+      n += kv_heads_stored(b.attn) * (kv_key_width(b.attn) + kv_value_width(b.attn));
   }
   return real(n);
 }
@@ -339,9 +323,7 @@ double kv_cache_bytes(const Spec& spec, const KvScheme& kv, i64 positions) {
     const Attention& a = b.attn;
     if (a.kv_from >= 0) continue;
     const i64 held = a.window > 0 ? std::min(positions, a.window + a.sinks) : positions;
-    double row = real(kv_packed_bytes(kv.keys, key_width(a), kv.positions()));
-    if (!a.mla()) row += real(kv_packed_bytes(kv.values, value_width(a), kv.positions()));
-    bytes += real(heads_stored(a)) * row / real(kv.positions()) * real(held);
+    bytes += real(held) * position_bytes(a, kv);
   }
   return bytes;
 }

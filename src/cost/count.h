@@ -15,6 +15,9 @@
 
 namespace pare {
 
+// Tokens that the engine runs together; longer steps are cut into such chunks.
+constexpr i64 chunk_tokens = 512;
+
 // One pass: `tokens` new tokens behind `context` cached positions in each of `batch` sequences.
 struct Load {
   i64 batch = 1, tokens = 1, context = 0;
@@ -41,7 +44,6 @@ struct Operation {
   double heads_per_kv = 1;        // of attention: queries that share a row
   double flops = 0;
   double weight_bytes = 0, kv_read_bytes = 0, kv_write_bytes = 0;
-  double activation_bytes = 0;  // inputs and outputs in 16 bits, for machines that store them
   double bytes() const { return weight_bytes + kv_read_bytes + kv_write_bytes; }
 };
 

@@ -14,17 +14,13 @@
 namespace pare {
 namespace {
 
-constexpr i64 chunk_tokens = 512;
-
 double real(i64 n) { return static_cast<double>(n); }
-
-bool runs_pare(const Hardware& h) { return h.measured || h.engine != nullptr; }
 
 OperationTime time_of(Operation op, const Hardware& h) {
   OperationTime t;
   t.code = op.product ? executed_code(op.scheme, op.activation, h)
                       : executed_code(Scheme(), Activation(), h);
-  if (!op.product && !runs_pare(h) && h.rate.contains("bf16")) t.code = "bf16";
+  if (!op.product && !h.measured && h.rate.contains("bf16")) t.code = "bf16";
   t.memory_seconds = op.bytes() / h.bytes_per_second;
   t.compute_seconds = op.flops / *h.rate_of(t.code);
   t.limit = t.compute_seconds > t.memory_seconds ? Limit::compute : Limit::memory;
@@ -35,7 +31,6 @@ OperationTime time_of(Operation op, const Hardware& h) {
 
 void add(StepTime& to, StepTime&& part) {
   to.seconds += part.seconds;
-  to.fixed_seconds += part.fixed_seconds;
   to.count.flops += part.count.flops;
   to.count.weight_bytes += part.count.weight_bytes;
   to.count.kv_read_bytes += part.count.kv_read_bytes;
@@ -55,7 +50,6 @@ void add(StepTime& to, StepTime&& part) {
     a.operation.weight_bytes += b.operation.weight_bytes;
     a.operation.kv_read_bytes += b.operation.kv_read_bytes;
     a.operation.kv_write_bytes += b.operation.kv_write_bytes;
-    a.operation.activation_bytes += b.operation.activation_bytes;
   }
 }
 
@@ -95,7 +89,7 @@ KvScheme kv_of(const Spec& spec, const Use& use) { return use.kv ? *use.kv : def
 
 StepTime predict_pass(const Spec& spec, const Hardware& h, const Load& asked, int threads) {
   Load load = asked;
-  load.packed = runs_pare(h);
+  load.packed = h.measured;
   StepTime step;
   for (Operation& op : operations(spec, load)) step.operations.push_back(time_of(std::move(op), h));
   std::vector<Operation> counted;
@@ -106,11 +100,10 @@ StepTime predict_pass(const Spec& spec, const Hardware& h, const Load& asked, in
     const double rows = real(load.batch * load.tokens);
     for (OperationTime& t : step.operations)
       t.seconds = operation_seconds(*h.engine, team, t.operation, step.count.weight_bytes);
-    step.fixed_seconds = team.seconds_per_pass +
-                         team.seconds_per_block * real(static_cast<i64>(spec.blocks.size())) +
-                         team.seconds_per_element * rows * vector_elements(spec);
+    step.seconds = team.seconds_per_pass +
+                   team.seconds_per_block * real(static_cast<i64>(spec.blocks.size())) +
+                   team.seconds_per_element * rows * vector_elements(spec);
   }
-  step.seconds = step.fixed_seconds;
   for (const OperationTime& t : step.operations) step.seconds += t.seconds;
   decide_limit(step);
   return step;
@@ -181,30 +174,6 @@ i64 largest_context(const Spec& spec, const Hardware& h, const Use& use) {
     (fits(middle) ? low : high) = middle;
   }
   return low;
-}
-
-double product_seconds(const Scheme& s, const Activation& a, double weights, double batch,
-                       const Hardware& h) {
-  constexpr i64 side = 8192;
-  const double bytes = weights * bits_per_weight(s, side, side) / 8;
-  return std::max(bytes / h.bytes_per_second, 2 * weights * batch / executed_rate(s, a, h));
-}
-
-std::optional<double> crossover_batch(const Scheme& first, const Activation& first_activation,
-                                      const Scheme& second, const Activation& second_activation,
-                                      const Hardware& h) {
-  const auto second_wins = [&](double batch) {
-    return product_seconds(second, second_activation, 1, batch, h) <=
-           product_seconds(first, first_activation, 1, batch, h);
-  };
-  double low = 1, high = 1e6;
-  if (second_wins(low)) return low;
-  if (!second_wins(high)) return std::nullopt;
-  while (high - low > 1e-6 * low) {
-    const double middle = std::sqrt(low * high);
-    (second_wins(middle) ? high : low) = middle;
-  }
-  return high;
 }
 
 }  // namespace pare

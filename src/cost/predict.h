@@ -36,8 +36,7 @@ struct OperationTime {
 struct StepTime {
   std::vector<OperationTime> operations;
   Count count;
-  double seconds = 0;           // fixed costs included
-  double fixed_seconds = 0;     // what no operation accounts for
+  double seconds = 0;           // what no operation accounts for included
   Limit limit = Limit::memory;  // of the larger part of the time
 };
 
@@ -52,7 +51,7 @@ struct Prediction {
   double seconds_per_token = 0;                                        // a decode step
   double prefill_tokens_per_second = 0, decode_tokens_per_second = 0;  // of the batch
   double mbu = 0;  // of decode: (weights + cache) / time / bandwidth
-  double mfu = 0;  // of prefill, over the rate of the head-free main code
+  double mfu = 0;  // of prefill: time of its FLOPs at the rates of the executing units, over time
   Memory memory;
   bool fits = false;      // memory.total() within 90 % of the machine's
   i64 largest_batch = 0;  // sequences of that context that fit; 0: not even one
@@ -72,14 +71,6 @@ i64 largest_context(const Spec&, const Hardware&, const Use&);
 
 // The scheme of the cache that `use` means for the model.
 KvScheme kv_of(const Spec&, const Use&);
-
-// Seconds for one product with a matrix of `weights` weights at a batch, by the roofline alone.
-double product_seconds(const Scheme&, const Activation&, double weights, double batch,
-                       const Hardware&);
-// The smallest batch at which `second` is at least as fast as `first`; none up to 1e6.
-std::optional<double> crossover_batch(const Scheme& first, const Activation& first_activation,
-                                      const Scheme& second, const Activation& second_activation,
-                                      const Hardware&);
 
 constexpr double usable_memory = 0.9;
 

@@ -28,16 +28,6 @@ void check_scheme(const KvScheme& scheme) try { check(scheme); } catch (const Er
 
 }  // namespace
 
-i64 kv_heads_stored(const Attention& a) { return a.mla() ? 1 : a.kv_heads; }
-i64 kv_key_width(const Attention& a) { return a.mla() ? a.kv_rank + a.rope.dims : a.qk_dim; }
-i64 kv_value_width(const Attention& a) { return a.mla() ? 0 : a.v_dim; }
-
-i64 kv_packed_bytes(const Attention& a, const KvScheme& scheme, i64 positions) {
-  i64 bytes = kv_packed_bytes(scheme.keys, kv_key_width(a), positions);
-  if (!a.mla()) bytes += kv_packed_bytes(scheme.values, a.v_dim, positions);
-  return kv_heads_stored(a) * bytes;
-}
-
 KvCache::KvCache(const Spec& spec, i64 positions, const KvScheme& scheme)
     : state_(std::make_unique<State>()) {
   check_scheme(scheme);

@@ -49,11 +49,4 @@ class KvCache {
   std::unique_ptr<State> state_;
 };
 
-// Rows of a position and their widths; kv_from blocks have none of their own.
-i64 kv_heads_stored(const Attention&);
-i64 kv_key_width(const Attention&);
-i64 kv_value_width(const Attention&);  // 0: the value is the front of the key
-// Bytes that `positions` packed positions of this block occupy, scales included.
-i64 kv_packed_bytes(const Attention&, const KvScheme&, i64 positions);
-
 }  // namespace pare

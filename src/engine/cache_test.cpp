@@ -15,16 +15,6 @@ namespace {
 
 using testing::Ids;
 
-template <class F>
-std::string code_of(const F& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.code;
-  }
-  return "no error";
-}
-
 TEST(KvCacheLayout, BytesAreThoseOfTheSpec) {
   const Spec plain = testing::llama_like();  // 2 heads of 10 and 10
   EXPECT_EQ(KvCache(plain, 40, Code::f32).bytes(), 3 * 40 * 2 * 20 * 4);

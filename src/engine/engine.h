@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "base/pool.h"
+#include "cost/count.h"
 #include "engine/cache.h"
 #include "model/model.h"
 
@@ -25,8 +26,9 @@ struct EngineOptions {
   bool reference = false;  // RefOps: the oracle; slow
   unsigned isa = isa_here();
   std::optional<KvScheme>
-      kv;                  // of caches; none: the Spec's, else f32 for f32 models, f16 for others
-  i64 chunk_tokens = 512;  // long inputs are run in chunks of at most this many tokens
+      kv;  // of caches; none: the Spec's, else f32 for f32 models, f16 for others
+  i64 chunk_tokens =
+      pare::chunk_tokens;  // long inputs are run in chunks of at most this many tokens
 };
 
 // Tokens appended to one sequence. A cache may occur once in a step.

@@ -68,12 +68,15 @@ TEST_P(Tallies, EqualTheCostModel) {
   const Model model = random_model(GetParam().spec, 3, Code::bf16);
   struct Case {
     i64 batch, tokens, context;
+    bool all_logits = false;
   };
-  for (const Case& c : {Case{1, 1, 0}, {1, 1, 17}, {3, 1, 9}, {1, 11, 0}, {1, 7, 13}, {2, 5, 4}}) {
+  for (const Case& c :
+       {Case{1, 1, 0}, {1, 1, 17}, {3, 1, 9}, {1, 11, 0}, {1, 7, 13}, {2, 5, 4}, {2, 5, 4, true}}) {
     Load load;
     load.batch = c.batch;
     load.tokens = c.tokens;
     load.context = c.context;
+    load.all_logits = c.all_logits;
     SCOPED_TRACE(
         fmt::format("batch {}, tokens {}, context {}", load.batch, load.tokens, load.context));
     for (const char* kv : {"f16", "int8", "int4:k=channel/8"}) {

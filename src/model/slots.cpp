@@ -299,18 +299,21 @@ void check(const Spec& spec) {
     bad("head", to_string(spec.head.scheme), "the embedding's scheme, since it is tied");
 }
 
+i64 kv_heads_stored(const Attention& a) { return a.mla() ? 1 : a.kv_heads; }
+i64 kv_key_width(const Attention& a) { return a.mla() ? a.kv_rank + a.rope.dims : a.qk_dim; }
+i64 kv_value_width(const Attention& a) { return a.mla() ? 0 : a.v_dim; }
+
+i64 kv_packed_bytes(const Attention& a, const KvScheme& scheme, i64 positions) {
+  i64 bytes = kv_packed_bytes(scheme.keys, kv_key_width(a), positions);
+  if (!a.mla()) bytes += kv_packed_bytes(scheme.values, a.v_dim, positions);
+  return kv_heads_stored(a) * bytes;
+}
+
 double kv_bytes_per_token(const Spec& spec, const KvScheme& kv) {
   const i64 group = kv.positions();
   i64 bytes = 0;  // of a group
-  for (const Block& b : spec.blocks) {
-    const Attention& a = b.attn;
-    if (a.kv_from >= 0) continue;
-    if (a.mla())
-      bytes += kv_packed_bytes(kv.keys, a.kv_rank + a.rope.dims, group);
-    else
-      bytes += a.kv_heads * (kv_packed_bytes(kv.keys, a.qk_dim, group) +
-                             kv_packed_bytes(kv.values, a.v_dim, group));
-  }
+  for (const Block& b : spec.blocks)
+    if (b.attn.kv_from < 0) bytes += kv_packed_bytes(b.attn, kv, group);
   return static_cast<double>(bytes) / static_cast<double>(group);
 }
 

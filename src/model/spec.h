@@ -148,6 +148,13 @@ std::vector<double> rope_frequencies(const Rope&, i64 length);
 // True when the frequencies depend on the length of the sequence (dynamic, longrope).
 bool rope_depends_on_length(const Rope&);
 
+// Rows that a block caches for a position, and their widths; kv_from blocks have none of their own.
+i64 kv_heads_stored(const Attention&);
+i64 kv_key_width(const Attention&);
+i64 kv_value_width(const Attention&);  // 0: the value is the front of the key
+// Bytes that `positions` packed positions of a block occupy, scales included.
+i64 kv_packed_bytes(const Attention&, const KvScheme&, i64 positions);
+
 // Bytes the cache needs for one more position of all blocks that still grow (windows not yet full),
 // scales included; a position's share where positions share scales.
 double kv_bytes_per_token(const Spec&, const KvScheme&);

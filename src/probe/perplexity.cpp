@@ -15,7 +15,7 @@ namespace pare {
 namespace {
 
 constexpr double nucleus = 0.9;
-constexpr i64 chunk_tokens = 128;
+constexpr i64 step_tokens = 128;
 
 double log_sum_exp(const float* x, i64 n) {
   const double top = *std::max_element(x, x + n);
@@ -187,17 +187,17 @@ EvalResult evaluate(Engine& model, Engine* base, const std::vector<Sequence>& se
   i64 total = 0;
   for (const Window& w : windows) total += w.end - w.begin;
   Progress progress(log, "eval", static_cast<double>(total), "tokens");
-  std::vector<double> nll(chunk_tokens), base_nll(chunk_tokens);
-  std::vector<PositionDistance> distance(chunk_tokens);
+  std::vector<double> nll(step_tokens), base_nll(step_tokens);
+  std::vector<PositionDistance> distance(step_tokens);
   for (const Window& w : windows) {
     cache.truncate(0);
     if (base_cache) base_cache->truncate(0);
     const std::vector<std::int32_t>& ids = sequences[w.sequence].ids;
     std::vector<std::int32_t> seen(ids.begin() + w.begin, ids.begin() + w.end);
     if (result.protocol.begin_token >= 0) seen[0] = result.protocol.begin_token;
-    for (i64 at = w.begin; at < w.end; at += chunk_tokens) {
+    for (i64 at = w.begin; at < w.end; at += step_tokens) {
       stop_if_interrupted();
-      const i64 stop = std::min(w.end, at + chunk_tokens);
+      const i64 stop = std::min(w.end, at + step_tokens);
       const std::span<const std::int32_t> tokens(seen.data() + (at - w.begin),
                                                  static_cast<std::size_t>(stop - at));
       const Input input{&cache, tokens};

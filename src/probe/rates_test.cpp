@@ -62,6 +62,7 @@ TEST(Predictions, AddUpWhatWasMeasured) {
   h.memory_bytes = 1e12;
   h.bytes_per_second = 1e10;
   h.rate = {{"f32", 1e11}};
+  h.measured = true;
   h.engine = known_rates();
   Spec spec = known_spec("llama-3.2-1b");
   for (auto& [name, linear] : linears(spec)) linear->scheme = parse_scheme("bf16");
