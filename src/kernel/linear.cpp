@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernel/ops.h"
 #include "kernel/rows.h"
 #include "number/encode.h"
 
@@ -59,43 +60,62 @@ bool packed_integers(const Scheme& s, const Activation& a) {
 // --- inputs
 // ------------------------------------------------------------------------------------------
 
-// Position within the row of element k, for a kernel's order.
-i64 place(int order, i64 k) {
-  if (order == 0) return k;
-  if (order > 0) {
-    const i64 chunk = 8 * order, base = k / chunk * chunk, e = k % chunk;
-    return base + e % 8 * order + e / 8;
-  }
-  const i64 base = k / 128 * 128, e = k % 128;
-  return base + e % 2 * 64 + e / 2;
+// Lanes x Each elements: element k of a chunk goes to place k % Lanes * Each + k / Lanes.
+template <int Lanes, int Each, class T>
+void deal(const T* x, T* to) {
+  for (int lane = 0; lane < Lanes; lane++)
+    for (int i = 0; i < Each; i++) to[lane * Each + i] = x[i * Lanes + lane];
 }
 
+template <int Lanes, int Each, class T>
+void deal_all(const T* x, i64 n, i64 padded, T* to) {
+  constexpr i64 chunk = Lanes * Each;
+  i64 k = 0;
+  for (; k + chunk <= n; k += chunk) deal<Lanes, Each>(x + k, to + k);
+  if (k < n) {
+    T last[chunk] = {};
+    std::copy(x + k, x + n, last);
+    deal<Lanes, Each>(last, to + k);
+    k += chunk;
+  }
+  std::fill(to + k, to + padded, T{});
+}
+
+// A row in a kernel's order, zeros behind it.
 template <class T>
 void arrange(const T* x, i64 n, i64 padded, int order, T* to) {
-  if (order == 0) {
-    std::copy_n(x, n, to);
-    std::fill(to + n, to + padded, T{});
-    return;
+  switch (order) {
+    case -1:
+      return deal_all<2, 64>(x, n, padded, to);
+    case 8:
+      return deal_all<8, 8>(x, n, padded, to);
+    case 16:
+      return deal_all<8, 16>(x, n, padded, to);
+    default:
+      PARE_CHECK(order == 0);
+      std::fill(std::copy_n(x, n, to), to + padded, T{});
   }
-  std::fill_n(to, padded, T{});
-  for (i64 k = 0; k < n; k++) to[place(order, k)] = x[k];
 }
 
-template <class T>
-void group_sums(const T* x, i64 n, const Packed& p, float* sums) {
+template <class Sum>
+void group_sums(i64 n, const Packed& p, float* sums, const Sum& sum) {
   for (i64 g = 0; g < p.groups; g++) {
-    // Integers are summed exactly; floats in double, so that the sum is as good as the products.
-    double sum = 0;
-    for (i64 k = g * p.group; k < std::min(n, (g + 1) * p.group); k++)
-      sum += static_cast<double>(x[k]);
-    sums[g] = static_cast<float>(sum);
+    const i64 from = g * p.group, count = std::min(n, from + p.group) - from;
+    sums[g] = count > 0 ? static_cast<float>(sum(from, count)) : 0;
   }
+}
+
+// In double, so that the sum is as good as the products.
+double sum_of(const float* x, i64 n) {
+  double sum = 0;
+  for (i64 i = 0; i < n; i++) sum += static_cast<double>(x[i]);
+  return sum;
 }
 
 struct Scratch {
   std::vector<float> x, sums, scales, simulated;
   std::vector<std::uint8_t> codes;
-  std::vector<std::int8_t> arranged;
+  std::vector<std::int8_t> row, arranged;
   std::vector<float> tile;
 };
 Scratch& scratch() {
@@ -232,18 +252,40 @@ void PackedLinear::run(Matrix<const float> x, Matrix<float> y, Pool* pool) const
   }
 }
 
+// What quantize_activations says, vectors at a time; then each row in the kernel's order, and its
+// sums.
+void PackedLinear::prepare_integers(Matrix<const float> x, int order, std::int8_t* arranged,
+                                    float* scales, float* sums, Pool* pool) const {
+  const Packed& p = *packed_;
+  const VectorOps& ops = vector_ops(isa_);
+  const float top = top_code(activation_.code);
+  const bool whole = activation_.per == Activation::Per::tensor;
+  float shared = static_scale_;
+  if (whole && !activation_.is_static) {
+    shared = 0;
+    for (i64 b = 0; b < x.rows; b++) shared = std::max(shared, ops.magnitude(x.row(b), in_));
+    shared /= top;
+  }
+  split(pool, x.rows, 4, [&](i64 begin, i64 end) {
+    std::int8_t* codes = room(scratch().row, in_);
+    for (i64 b = begin; b < end; b++) {
+      const float scale = whole ? shared : ops.magnitude(x.row(b), in_) / top;
+      scales[b] = scale;
+      ops.to_int8(x.row(b), scale > 0 ? 1.0f / scale : 0.0f, top, in_, codes);
+      arrange(codes, in_, p.in_padded, order, arranged + b * p.in_padded);
+      group_sums(in_, p, sums + b * p.groups,
+                 [&](i64 from, i64 count) { return ops.sum_int8(codes + from, count); });
+    }
+  });
+}
+
 void PackedLinear::run_rows(Matrix<const float> x, Matrix<float> y, Pool* pool) const {
   const LinearKernel& kernel = chosen(x.rows);
   Scratch& mine = scratch();
   const bool integers = kernel.work == LinearWork::integers;
   const i64 input_group = activation_.per == Activation::Per::group ? activation_.group : in_;
   const i64 input_groups = (in_ + input_group - 1) / input_group;
-  if (integers) {
-    std::uint8_t* codes = room(mine.codes, x.rows * in_);
-    float* scales = room(mine.scales, x.rows * input_groups);
-    quantize_activations(x, activation_, static_scale_, {codes, x.rows, in_},
-                         {scales, x.rows, input_groups});
-  } else if (activation_.per != Activation::Per::none) {
+  if (!integers && activation_.per != Activation::Per::none) {
     // Codes that are not integers: products of their values are exact in float, so decoding first
     // is no simulation of the arithmetic, only of the unit that would do it.
     float* simulated = room(mine.simulated, x.rows * in_);
@@ -251,12 +293,11 @@ void PackedLinear::run_rows(Matrix<const float> x, Matrix<float> y, Pool* pool) 
     x = {simulated, x.rows, in_};
   }
   if (kernel.kind < 0) {
-    if (integers)
-      multiply_integers(tensor_, activation_, {mine.codes.data(), x.rows, in_},
-                        {mine.scales.data(), x.rows, input_groups}, y, pool);
-    else
-      decode_and_multiply(tensor_, x, y, pool);
-    return;
+    if (!integers) return decode_and_multiply(tensor_, x, y, pool);
+    const Matrix<std::uint8_t> codes = {room(mine.codes, x.rows * in_), x.rows, in_};
+    const Matrix<float> scales = {room(mine.scales, x.rows * input_groups), x.rows, input_groups};
+    quantize_activations(x, activation_, static_scale_, codes, scales);
+    return multiply_integers(tensor_, activation_, codes, scales, y, pool);
   }
   const Packed& p = *packed_;
   PackedCall call{};
@@ -270,13 +311,10 @@ void PackedLinear::run_rows(Matrix<const float> x, Matrix<float> y, Pool* pool) 
   call.sums = sums;
   if (integers) {
     std::int8_t* arranged = room(mine.arranged, x.rows * p.in_padded);
-    for (i64 b = 0; b < x.rows; b++) {
-      const std::int8_t* from = reinterpret_cast<const std::int8_t*>(mine.codes.data()) + b * in_;
-      arrange(from, in_, p.in_padded, kernel.order, arranged + b * p.in_padded);
-      group_sums(from, in_, p, sums + b * p.groups);
-    }
+    float* scales = room(mine.scales, x.rows);
+    prepare_integers(x, kernel.order, arranged, scales, sums, pool);
     call.codes = arranged;
-    call.code_scales = mine.scales.data();
+    call.code_scales = scales;
   } else {
     const bool as_is = kernel.order == 0 && in_ == p.in_padded && !needs_sums;
     if (as_is) {
@@ -287,7 +325,9 @@ void PackedLinear::run_rows(Matrix<const float> x, Matrix<float> y, Pool* pool) 
       split(pool, x.rows, 4, [&](i64 begin, i64 end) {
         for (i64 b = begin; b < end; b++) {
           arrange(x.row(b), in_, p.in_padded, kernel.order, to + b * p.in_padded);
-          if (needs_sums) group_sums(x.row(b), in_, p, sums + b * p.groups);
+          if (needs_sums)
+            group_sums(in_, p, sums + b * p.groups,
+                       [&](i64 from, i64 count) { return sum_of(x.row(b) + from, count); });
         }
       });
       call.x = to;

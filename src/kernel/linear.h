@@ -69,6 +69,8 @@ class PackedLinear {
  private:
   void run(Matrix<const float> x, Matrix<float> y, Pool*) const;
   void run_rows(Matrix<const float> x, Matrix<float> y, Pool*) const;
+  void prepare_integers(Matrix<const float> x, int order, std::int8_t* arranged, float* scales,
+                        float* sums, Pool*) const;
   const LinearKernel& chosen(i64 batch) const;
   Tensor tensor_;
   Activation activation_;

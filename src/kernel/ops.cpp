@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 namespace pare {
 namespace {
@@ -75,8 +76,21 @@ double log_sum_exp(const float* x, i64 n) {
   return top + std::log(sum);
 }
 
-constexpr VectorOps scalar = {rms_norm, layer_norm, activate,   add_scaled,
-                              rope,     softcap,    log_sum_exp};
+float magnitude(const float* x, i64 n) {
+  float top = 0;
+  for (i64 i = 0; i < n; i++) top = std::max(top, std::abs(x[i]));
+  return top;
+}
+
+void to_int8(const float* x, float inverse, float top, i64 n, std::int8_t* y) {
+  for (i64 i = 0; i < n; i++)
+    y[i] = static_cast<std::int8_t>(std::nearbyint(std::clamp(x[i] * inverse, -top, top)));
+}
+
+i64 sum_int8(const std::int8_t* x, i64 n) { return std::accumulate(x, x + n, i64{0}); }
+
+constexpr VectorOps scalar = {rms_norm, layer_norm,  activate,  add_scaled, rope,
+                              softcap,  log_sum_exp, magnitude, to_int8,    sum_int8};
 
 }  // namespace
 

@@ -26,6 +26,11 @@ struct VectorOps {
   void (*softcap)(const float* x, float cap, i64 n, float* y);
   // returns ln(sum(exp(x)))
   double (*log_sum_exp)(const float* x, i64 n);
+  // the largest |x|; 0 of none
+  float (*magnitude)(const float* x, i64 n);
+  // y = x * inverse, not beyond +-top (<= 127), rounded to nearest even
+  void (*to_int8)(const float* x, float inverse, float top, i64 n, std::int8_t* y);
+  i64 (*sum_int8)(const std::int8_t* x, i64 n);
 };
 
 const VectorOps& vector_ops(unsigned isa);  // the best table for these classes

@@ -67,6 +67,35 @@ void layer_norm(const float* x, const float* weight, const float* bias, float ep
   });
 }
 
+float magnitude(const float* x, i64 n) {
+  V most = set1(0.0f);
+  each(n, [&](i64 i, int count) { most = max(most, abs(load_some(x + i, count))); });
+  return largest(most);
+}
+
+void to_int8(const float* x, float inverse, float top, i64 n, std::int8_t* y) {
+  each(n, [&](i64 i, int count) {
+    const V q = min(max(mul(load_some(x + i, count), set1(inverse)), set1(-top)), set1(top));
+    if (count == L) return store_int8(y + i, q);
+    std::int8_t tail[L];
+    store_int8(tail, q);
+    for (int k = 0; k < count; k++) y[i + k] = tail[k];
+  });
+}
+
+i64 sum_int8(const std::int8_t* x, i64 n) {
+  constexpr i64 step = sizeof(I);
+  i64 i = 0, total = 0;
+  I sums = {};
+  for (; i + step <= n; i += step) sums = add_offset_bytes(sums, x + i);
+  alignas(64) std::uint64_t lanes[step / 8];
+  __builtin_memcpy(lanes, &sums, sizeof lanes);
+  for (std::uint64_t lane : lanes) total += static_cast<i64>(lane);
+  total -= 128 * i;
+  for (; i < n; i++) total += x[i];
+  return total;
+}
+
 V sigmoid(V x) { return div(set1(1.0f), add(set1(1.0f), exp(sub(set1(0.0f), x)))); }
 
 // The exact form, lane by lane: erf has no short polynomial, and the families that use it are

@@ -10,7 +10,7 @@ namespace {
 }  // namespace
 
 extern const VectorOps vector_ops_avx512;
-const VectorOps vector_ops_avx512 = {rms_norm, layer_norm, activate,   add_scaled,
-                                     rope,     softcap,    log_sum_exp};
+const VectorOps vector_ops_avx512 = {rms_norm, layer_norm,  activate,  add_scaled, rope,
+                                     softcap,  log_sum_exp, magnitude, to_int8,    sum_int8};
 
 }  // namespace pare

@@ -56,6 +56,16 @@ TEST(Ops, AgreeWithTheScalarTruthAtEveryLength) {
         expect_near("activate alone", 1e-6);
       }
       EXPECT_NEAR(ops.log_sum_exp(x.data(), n), truth.log_sum_exp(x.data(), n), 1e-6);
+      EXPECT_EQ(ops.magnitude(x.data(), n), truth.magnitude(x.data(), n));
+      std::vector<std::int8_t> codes(x.size()), true_codes(x.size());
+      for (float top : {127.0f, 7.0f}) {  // beyond it, and on halves
+        std::vector<float> wide = x;
+        for (std::size_t i = 0; i < wide.size(); i += 3) wide[i] = std::round(20 * x[i]) / 2;
+        ops.to_int8(wide.data(), 3.0f, top, n, codes.data()),
+            truth.to_int8(wide.data(), 3.0f, top, n, true_codes.data());
+        EXPECT_EQ(codes, true_codes);
+      }
+      EXPECT_EQ(ops.sum_int8(codes.data(), n), truth.sum_int8(codes.data(), n));
       if (n % 2 == 0)
         for (bool interleaved : {false, true}) {
           got = want = x;

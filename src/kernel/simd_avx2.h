@@ -76,6 +76,19 @@ V value_e5m2(const void* p) {
   return _mm256_cvtph_ps(_mm_slli_epi16(_mm_cvtepu8_epi16(low8(p)), 8));
 }
 
+// Rounded to nearest even; |v| below 128.
+void store_int8(std::int8_t* p, V v) {
+  const I n = _mm256_cvtps_epi32(v);
+  const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(n), _mm256_extracti128_si256(n, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(words, words));
+}
+// Adds 32 int8, each with 128 more, to 64-bit lanes.
+I add_offset_bytes(I lanes, const void* p) {
+  const I bytes = _mm256_loadu_si256(static_cast<const I*>(p));
+  const I offset = _mm256_xor_si256(bytes, _mm256_set1_epi8(-128));
+  return _mm256_add_epi64(lanes, _mm256_sad_epu8(offset, _mm256_setzero_si256()));
+}
+
 V max(V a, V b) { return _mm256_max_ps(a, b); }
 V min(V a, V b) { return _mm256_min_ps(a, b); }
 V div(V a, V b) { return _mm256_div_ps(a, b); }

@@ -77,8 +77,15 @@ V value_e5m2(const void* p) {
   return _mm512_cvtph_ps(
       _mm256_slli_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128(static_cast<const __m128i*>(p))), 8));
 }
-
-// Lane i of a chunk gets entry i * weights_a_lane / group.
+// Rounded to nearest even; |v| below 128.
+void store_int8(std::int8_t* p, V v) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(v)));
+}
+// Adds 64 int8, each with 128 more, to 64-bit lanes.
+I add_offset_bytes(I lanes, const void* p) {
+  const I offset = _mm512_xor_si512(_mm512_loadu_si512(p), _mm512_set1_epi8(-128));
+  return _mm512_add_epi64(lanes, _mm512_sad_epu8(offset, _mm512_setzero_si512()));
+}
 
 V max(V a, V b) { return _mm512_max_ps(a, b); }
 V min(V a, V b) { return _mm512_min_ps(a, b); }

@@ -12,10 +12,6 @@
 namespace pare {
 namespace {
 
-float top_code(Code code) {
-  return info(code).integer ? static_cast<float>((1 << (bits(code) - 1)) - 1) : info(code).max;
-}
-
 float magnitude(const float* x, i64 n) {
   float top = 0;
   for (i64 i = 0; i < n; i++) top = std::max(top, std::abs(x[i]));
@@ -37,6 +33,10 @@ void quantize_run(const float* x, i64 n, Code code, float scale, std::uint8_t* t
 }
 
 }  // namespace
+
+float top_code(Code code) {
+  return info(code).integer ? static_cast<float>((1 << (bits(code) - 1)) - 1) : info(code).max;
+}
 
 void quantize_activations(Matrix<const float> x, const Activation& a, float static_scale,
                           Matrix<std::uint8_t> codes, Matrix<float> scales) {

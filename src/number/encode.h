@@ -71,6 +71,7 @@ Tensor requantize(const Tensor& source, const Scheme&, const FitOptions& = {},
 // = 1 for per tensor and per token. Rounding to nearest even, symmetric: scale = absmax / max code
 // (127, 448). A row of zeros gets scale 0 and codes 0. `static_scale` > 0 is used for static
 // schemes.
+float top_code(Code);  // the largest code of inputs: 127, 7, 448
 void quantize_activations(Matrix<const float> x, const Activation&, float static_scale,
                           Matrix<std::uint8_t> codes, Matrix<float> scales);
 // x after a round trip through its codes: the meaning of a simulated product. (tokens, cols)
