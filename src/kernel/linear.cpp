@@ -17,6 +17,7 @@ namespace pare {
 namespace {
 
 constexpr i64 many = i64{1} << 40;
+constexpr i64 few = 12;  // inputs from which turning the weights pays
 
 // name, isa, work, kind, batch range, input order, function
 #define PARE_KIND_ROWS(kind, isa, order)                                                         \
@@ -26,25 +27,32 @@ constexpr i64 many = i64{1} << 40;
     "linear_" #kind "_" #isa "_matrix", isa_##isa, LinearWork::floats, Packed::kind, 2, many,    \
         order, linear_##kind##_##isa##_matrix                                                    \
   }
-#define PARE_ISA_ROWS(isa, lanes)                                                                \
-  PARE_KIND_ROWS(f32, isa, 0), PARE_KIND_ROWS(f16, isa, 0), PARE_KIND_ROWS(bf16, isa, 0),        \
-      PARE_KIND_ROWS(e4m3, isa, 0), PARE_KIND_ROWS(e5m2, isa, 0), PARE_KIND_ROWS(i8, isa, 0),    \
-      PARE_KIND_ROWS(nib4, isa, lanes),                                                          \
-      {"linear_i8_" #isa "_integers", isa_##isa, LinearWork::integers, Packed::i8, 1, many, 0,   \
-       linear_i8_##isa##_integers},                                                              \
-  {                                                                                              \
-    "linear_nib4_" #isa "_integers", isa_##isa, LinearWork::integers, Packed::nib4, 1, many, -1, \
-        linear_nib4_##isa##_integers                                                             \
+#define PARE_ISA_ROWS(isa, lanes)                                                                  \
+  PARE_KIND_ROWS(f32, isa, 0), PARE_KIND_ROWS(f16, isa, 0), PARE_KIND_ROWS(bf16, isa, 0),          \
+      PARE_KIND_ROWS(e4m3, isa, 0), PARE_KIND_ROWS(e5m2, isa, 0), PARE_KIND_ROWS(i8, isa, 0),      \
+      PARE_KIND_ROWS(nib4, isa, lanes),                                                            \
+      {"linear_i8_" #isa "_integers", isa_##isa, LinearWork::integers, Packed::i8, 1, many, 0,     \
+       linear_i8_##isa##_integers},                                                                \
+  {                                                                                                \
+    "linear_nib4_" #isa "_integers", isa_##isa, LinearWork::integers, Packed::nib4, 1, many, -128, \
+        linear_nib4_##isa##_integers                                                               \
   }
 
 constexpr LinearKernel table[] = {
 #if defined(__x86_64__)
+    {"linear_i8_avx512_integer_tiles", isa_avx512, LinearWork::integers, Packed::i8, few, many, 0,
+     linear_i8_avx512_integer_tiles},
+    {"linear_nib4_avx512_integer_tiles", isa_avx512, LinearWork::integers, Packed::nib4, few, many,
+     -8, linear_nib4_avx512_integer_tiles},
     PARE_ISA_ROWS(avx512, 16),
     PARE_ISA_ROWS(avx2, 8),
 #endif
     {"linear_any_scalar_decode", isa_scalar, LinearWork::floats, -1, 1, many, 0, nullptr},
     {"linear_any_scalar_integers", isa_scalar, LinearWork::integers, -1, 1, many, 0, nullptr},
 };
+
+// Products of a byte and an int8 that a 32-bit sum of tiles can hold: 255 * 127 each.
+constexpr i64 most_summed = i64{1} << 16;
 
 bool integer_product(const Scheme& s, const Activation& a) {
   return a.per != Activation::Per::none && info(a.code).integer && !s.plain() &&
@@ -85,7 +93,9 @@ void deal_all(const T* x, i64 n, i64 padded, T* to) {
 template <class T>
 void arrange(const T* x, i64 n, i64 padded, int order, T* to) {
   switch (order) {
-    case -1:
+    case -8:
+      return deal_all<2, 4>(x, n, padded, to);
+    case -128:
       return deal_all<2, 64>(x, n, padded, to);
     case 8:
       return deal_all<8, 8>(x, n, padded, to);
@@ -204,6 +214,7 @@ const LinearKernel& pick(const Scheme& s, const Activation& a, i64 in, i64 batch
   for (const LinearKernel& k : table) {
     if (k.work != work || (k.isa & ~isa) != 0 || batch < k.batch_min || batch > k.batch_max)
       continue;
+    if (k.work == LinearWork::integers && k.batch_min > 1 && in > most_summed) continue;
     if (k.kind == -1 || (packable && k.kind == kind)) return k;
   }
   PARE_CHECK(false);

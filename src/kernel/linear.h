@@ -30,8 +30,7 @@ struct LinearKernel {
   int kind;  // Packed::Kind, or -1: multiplies any tensor by decoding it (the fallback)
   i64 batch_min, batch_max;
   // Order of the inputs within a chunk: 0 natural; n > 0: element n' = 8 i + s of a chunk of 8 n
-  // elements lies at s n + i (nib4 floats); -1: even elements of 128, then odd ones (nib4
-  // integers).
+  // elements lies at s n + i (nib4 floats); -n: even elements of n, then odd ones (nib4 integers).
   int order;
   void (*run)(const PackedCall&);  // null for the fallbacks, which work on the tensor
 };

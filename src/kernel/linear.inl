@@ -46,6 +46,14 @@ struct ScaleReader {
   }
 };
 
+// Which scale each lane of a step takes: one for all where groups are whole steps.
+struct LaneScales {
+  bool whole;
+  I index;
+  LaneScales(const Packed& w, i64 step, i64 weights_a_lane)
+      : whole(w.group % step == 0), index(lane_index(whole ? step * L : w.group, weights_a_lane)) {}
+};
+
 i64 least(i64 a, i64 b) { return a < b ? a : b; }
 
 template <int kind>
@@ -117,13 +125,13 @@ void vector_block(const PackedCall& c, i64 row) {
 }
 
 template <int R>
-void vector_block_nib4(const PackedCall& c, i64 row) {
+void vector_block_nib4(const PackedCall& c, i64 row, const LaneScales& lanes) {
   const Packed& w = *c.w;
   const ScaleReader scales{w};
   const Table table = load_table(w.table);
   constexpr i64 chunk = 8 * L;
-  const bool whole = w.group % chunk == 0;  // a group is whole chunks; else a chunk is whole groups
-  const I index = lane_index(whole ? 8 * L : w.group, 8);
+  const bool whole = lanes.whole;  // a group is whole chunks; else a chunk is whole groups
+  const I index = lanes.index;
   const i64 step = whole ? 0 : chunk / w.group;
   const u8* at[R];
   V total[R], part[R];
@@ -166,8 +174,9 @@ template <int kind>
 void run_vector(const PackedCall& c) {
   i64 row = c.row0;
   if constexpr (kind == Packed::nib4) {
-    for (; row + 4 <= c.row1; row += 4) vector_block_nib4<4>(c, row);
-    for (; row < c.row1; row++) vector_block_nib4<1>(c, row);
+    const LaneScales lanes(*c.w, 8 * L, 8);
+    for (; row + 4 <= c.row1; row += 4) vector_block_nib4<4>(c, row, lanes);
+    for (; row < c.row1; row++) vector_block_nib4<1>(c, row, lanes);
   } else {
     for (; row + 4 <= c.row1; row += 4) vector_block<kind, 4>(c, row);
     for (; row < c.row1; row++) vector_block<kind, 1>(c, row);
@@ -178,15 +187,15 @@ void run_vector(const PackedCall& c) {
 // -------------------------------------------------------------------------------------
 
 template <int kind>
-void decode_tile_row(const Packed& w, i64 row, float* to) {
+void decode_tile_row(const Packed& w, i64 row, const LaneScales& lanes, float* to) {
   const ScaleReader scales{w};
   const u8* at = w.codes + row * w.row_bytes;
   const float* bias = w.bias == nullptr ? nullptr : w.bias + row * w.groups;
   if constexpr (kind == Packed::nib4) {
     const Table table = load_table(w.table);
     constexpr i64 chunk = 8 * L;
-    const bool whole = w.group % chunk == 0;
-    const I index = lane_index(whole ? 8 * L : w.group, 8);
+    const bool whole = lanes.whole;
+    const I index = lanes.index;
     for (i64 k = 0; k < w.in_padded; k += chunk) {
       const i64 g = k / w.group;
       const V scale = whole ? set1(scales.at(row, g)) : scales.lanes(row, g, index);
@@ -256,6 +265,7 @@ void run_matrix(const PackedCall& c) {
   const Packed& w = *c.w;
   const bool direct = kind == Packed::f32 && w.scale_kind == Packed::scale_none;
   const i64 height = rows_at_once(w.in_padded), many = inputs_at_once(w.in_padded);
+  const LaneScales lanes(w, 8 * L, 8);
   for (i64 row = c.row0; row < c.row1; row += height) {
     const i64 end = least(c.row1, row + height);
     const float* rows[tile_rows];
@@ -264,7 +274,7 @@ void run_matrix(const PackedCall& c) {
         rows[r - row] = reinterpret_cast<const float*>(w.codes + r * w.row_bytes);
       } else {
         float* to = c.tile + (r - row) * w.in_padded;
-        decode_tile_row<kind>(w, r, to);
+        decode_tile_row<kind>(w, r, lanes, to);
         rows[r - row] = to;
       }
     }
@@ -298,15 +308,18 @@ float correction(const Packed& w, const float* per_group, const float* sums) {
   return total;
 }
 
-// R rows by N inputs. A step covers `step_weights<kind>` weights; lanes hold `lane_weights<kind>`
-// of them each.
-template <int kind, int R, int N>
-void integer_block(const PackedCall& c, i64 row, i64 input, const float* corr) {
+template <int kind>
+constexpr i64 integer_weights = kind == Packed::nib4 ? nib4_step : i8_step;  // of a step
+
+// R rows by N inputs.
+template <int kind, int R, int N, bool one_group>
+void integer_block(const PackedCall& c, i64 row, i64 input, const LaneScales& lanes,
+                   const float* corr) {
   const Packed& w = *c.w;
   const ScaleReader scales{w};
-  constexpr i64 step = kind == Packed::nib4 ? nib4_step : i8_step;
-  const bool whole = w.group % step == 0;
-  const I index = lane_index(whole ? 1 << 20 : w.group, kind == Packed::nib4 ? 8 : step / L);
+  constexpr i64 step = integer_weights<kind>;
+  const bool whole = lanes.whole;
+  const I index = lanes.index;
   I acc[R][N];
   V total[R][N];
   I excess[R];  // what the offset of the inputs adds to every sum of the row
@@ -323,7 +336,7 @@ void integer_block(const PackedCall& c, i64 row, i64 input, const float* corr) {
       for (int n = 0; n < N; n++)
         acc[r][n] = integer_step<kind>(acc[r][n], a, c.codes + (input + n) * c.x_stride, k);
     }
-    if (w.groups == 1) continue;
+    if (one_group) continue;
     if (whole && k + step < group_end && k + step < w.in_padded) continue;
     const i64 next = g + (whole ? 1 : step / w.group);
     for (int r = 0; r < R; r++) {
@@ -343,25 +356,37 @@ void integer_block(const PackedCall& c, i64 row, i64 input, const float* corr) {
       // One group: the whole row in 32-bit integers, then one rounding.
       const float whole_row = static_cast<float>(
           static_cast<double>(sum_integers(minus(acc[r][n], excess[r]))) * scales.at(row + r, 0));
-      const float value = w.groups == 1 ? whole_row : sum(total[r][n]);
+      const float value = one_group ? whole_row : sum(total[r][n]);
       const float shift = correction(w, corr + r * w.groups, c.sums + (input + n) * w.groups);
       c.y[(input + n) * c.y_stride + row + r] = c.code_scales[input + n] * (value - shift);
     }
 }
 
-template <int kind, int R>
-void integer_rows(const PackedCall& c, i64 row) {
+template <int kind, int R, bool one_group>
+void integer_rows(const PackedCall& c, i64 row, const LaneScales& lanes) {
   float* corr = c.tile;  // (R, groups)
   for (int r = 0; r < R; r++) corrections_of<kind>(c, row + r, corr + r * c.w->groups);
+  constexpr int many = one_group ? 4 : 2;  // the sums of groups need registers too
   i64 n = 0;
-  for (; n + 4 <= c.batch; n += 4) integer_block<kind, R, 4>(c, row, n, corr);
-  for (; n < c.batch; n++) integer_block<kind, R, 1>(c, row, n, corr);
+  for (; n + many <= c.batch; n += many)
+    integer_block<kind, R, many, one_group>(c, row, n, lanes, corr);
+  for (; n < c.batch; n++) integer_block<kind, R, 1, one_group>(c, row, n, lanes, corr);
+}
+
+template <int kind, bool one_group>
+void run_integer_rows(const PackedCall& c) {
+  const LaneScales lanes(*c.w, integer_weights<kind>,
+                         kind == Packed::nib4 ? 8 : integer_weights<kind> / L);
+  i64 row = c.row0;
+  for (; row + integer_row_block <= c.row1; row += integer_row_block)
+    integer_rows<kind, integer_row_block, one_group>(c, row, lanes);
+  for (; row < c.row1; row++) integer_rows<kind, 1, one_group>(c, row, lanes);
 }
 
 template <int kind>
 void run_integers(const PackedCall& c) {
-  i64 row = c.row0;
-  for (; row + integer_row_block <= c.row1; row += integer_row_block)
-    integer_rows<kind, integer_row_block>(c, row);
-  for (; row < c.row1; row++) integer_rows<kind, 1>(c, row);
+  if (c.w->groups == 1)
+    run_integer_rows<kind, true>(c);
+  else
+    run_integer_rows<kind, false>(c);
 }

@@ -90,20 +90,20 @@ TEST(Linear, IntegerInputsAreMultipliedAsIntegers) {
           "int6:g32", "q4_k", "q4_0", "int4:g32:min", "int8:g24"})
       for (const char* input :
            {"int8:token", "int8:tensor", "int8:tensor:static", "int4:token", "int8:g64"})
-        for (const auto& [rows, cols] : {std::pair<i64, i64>{9, 256}, {6, 300}, {33, 1024}}) {
+        for (const auto& [rows, cols] : {std::pair<i64, i64>{9, 256}, {6, 300}, {57, 320}}) {
           const Scheme scheme = parse_scheme(text);
           const Activation activation = parse_activation(input);
-          const std::vector<float> w = normal(rows * cols, 3, 0.05), x = normal(7 * cols, 4);
+          const std::vector<float> w = normal(rows * cols, 3, 0.05), x = normal(29 * cols, 4);
           const Tensor t = quantize({w.data(), rows, cols}, scheme);
           Pool pool(2);
           const PackedLinear packed(t, activation, 0.03f, isa, pool);
-          for (i64 batch : {1, 7}) {
+          for (i64 batch : {i64{1}, i64{7}, rows > 48 ? i64{13} : i64{29}}) {
             std::vector<float> want(static_cast<std::size_t>(batch * rows)), got(want.size());
             linear_reference(t, activation, 0.03f, {x.data(), batch, cols},
                              {want.data(), batch, rows});
             packed.apply({x.data(), batch, cols}, {got.data(), batch, rows}, pool);
             used.insert(packed.kernel_name(batch));
-            EXPECT_NE(packed.kernel_name(batch).find("integers"), std::string_view::npos);
+            EXPECT_NE(packed.kernel_name(batch).find("integer"), std::string_view::npos);
             std::vector<float> simulated(static_cast<std::size_t>(batch * cols));
             simulate_activations({x.data(), batch, cols}, activation, 0.03f,
                                  {simulated.data(), batch, cols});
@@ -153,23 +153,27 @@ TEST(Linear, OneScaleARowIsExact) {
 }
 
 TEST(Linear, ThreadsAndBatchesDoNotChangeBits) {
-  const std::vector<float> w = normal(101 * 384, 7), x = normal(11 * 384, 8);
+  const std::vector<float> w = normal(101 * 384, 7), x = normal(40 * 384, 8);
   for (unsigned isa : classes())
     for (const char* text : {"bf16", "int4:g32", "int8:channel", "nf4:g64", "int3:g48"})
       for (const char* input : {"none", "int8:token"}) {
         if (parse_scheme(text).plain() && std::string(input) != "none") continue;
         const Tensor t = quantize({w.data(), 101, 384}, parse_scheme(text));
-        std::vector<float> first;
-        for (int threads : {1, 2, 3, 5}) {
-          Pool pool(threads);
-          const PackedLinear packed(t, parse_activation(input), 0, isa, pool);
-          std::vector<float> y(11 * 101);
-          packed.apply({x.data(), 11, 384}, {y.data(), 11, 101}, pool);
-          if (first.empty()) first = y;
-          ASSERT_EQ(std::memcmp(first.data(), y.data(), 4 * y.size()), 0) << text << " " << threads;
-          std::vector<float> part(3 * 101);  // the same inputs in another batch
-          packed.apply({x.data() + 4 * 384, 3, 384}, {part.data(), 3, 101}, pool);
-          ASSERT_EQ(std::memcmp(first.data() + 4 * 101, part.data(), 4 * part.size()), 0) << text;
+        for (const auto& [many, some] : {std::pair<i64, i64>{11, 3}, {40, 13}}) {
+          std::vector<float> first;
+          for (int threads : {1, 2, 3, 5}) {
+            Pool pool(threads);
+            const PackedLinear packed(t, parse_activation(input), 0, isa, pool);
+            std::vector<float> y(static_cast<std::size_t>(many * 101));
+            packed.apply({x.data(), many, 384}, {y.data(), many, 101}, pool);
+            if (first.empty()) first = y;
+            ASSERT_EQ(std::memcmp(first.data(), y.data(), 4 * y.size()), 0)
+                << text << " " << threads;
+            // The same inputs in another batch.
+            std::vector<float> part(static_cast<std::size_t>(some * 101));
+            packed.apply({x.data() + 4 * 384, some, 384}, {part.data(), some, 101}, pool);
+            ASSERT_EQ(std::memcmp(first.data() + 4 * 101, part.data(), 4 * part.size()), 0) << text;
+          }
         }
       }
 }

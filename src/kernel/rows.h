@@ -26,6 +26,8 @@ namespace pare {
 
 PARE_DECLARE_ROWS(avx2)
 PARE_DECLARE_ROWS(avx512)
+void linear_i8_avx512_integer_tiles(const PackedCall&);
+void linear_nib4_avx512_integer_tiles(const PackedCall&);
 #undef PARE_DECLARE_ROWS
 
 }  // namespace pare
