@@ -7,10 +7,10 @@
 // scaled in float, or, where a row has one scale, rounded once.
 #include <algorithm>
 #include <cstring>
-#include <utility>
 
 #include "kernel/rows.h"
 #include "kernel/simd_avx512.h"
+#include "kernel/unrolled.h"
 
 namespace pare {
 namespace {
@@ -27,30 +27,6 @@ struct Tile {
   i64 row;
   int rows;
 };
-
-// 16 rows of 16 lanes become columns.
-void transpose(I (&r)[16]) {
-  I t[16];
-  for (int i = 0; i < 16; i += 4) {
-    const I a = _mm512_unpacklo_epi32(r[i], r[i + 1]), b = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-    const I c = _mm512_unpacklo_epi32(r[i + 2], r[i + 3]),
-            d = _mm512_unpackhi_epi32(r[i + 2], r[i + 3]);
-    t[i] = _mm512_unpacklo_epi64(a, c);
-    t[i + 1] = _mm512_unpackhi_epi64(a, c);
-    t[i + 2] = _mm512_unpacklo_epi64(b, d);
-    t[i + 3] = _mm512_unpackhi_epi64(b, d);
-  }
-  for (int i = 0; i < 4; i++) {  // quarter q of t[4 j + i] is rows 4 j.. of column 4 q + i
-    const I a = _mm512_shuffle_i32x4(t[i], t[4 + i], 0x44),
-            b = _mm512_shuffle_i32x4(t[8 + i], t[12 + i], 0x44);
-    const I c = _mm512_shuffle_i32x4(t[i], t[4 + i], 0xee),
-            d = _mm512_shuffle_i32x4(t[8 + i], t[12 + i], 0xee);
-    r[i] = _mm512_shuffle_i32x4(a, b, 0x88);
-    r[4 + i] = _mm512_shuffle_i32x4(a, b, 0xdd);
-    r[8 + i] = _mm512_shuffle_i32x4(c, d, 0x88);
-    r[12 + i] = _mm512_shuffle_i32x4(c, d, 0xdd);
-  }
-}
 
 template <int kind>
 void turn_sixteen(const Packed& w, i64 row, int rows, u8* to) {
@@ -97,9 +73,8 @@ float scale_at(const Packed& w, i64 k) {
 template <int kind>
 Tile turn(const PackedCall& c, i64 row, int rows) {
   const Packed& w = *c.w;
-  const std::uintptr_t at = (reinterpret_cast<std::uintptr_t>(c.tile) + 63) / 64 * 64;
   Tile t{};
-  t.bytes = reinterpret_cast<u8*>(at);
+  t.bytes = reinterpret_cast<u8*>(line_start(c.tile));
   t.scales = reinterpret_cast<float*>(t.bytes + w.in_padded * height);
   t.bias = w.bias == nullptr ? nullptr : t.scales + w.groups * height;
   t.offset = kind == Packed::nib4 ? static_cast<int>(-w.table[0]) : 128;
@@ -124,15 +99,6 @@ V scaled(I v, const float* scale) {
   };
   return _mm512_insertf32x8(_mm512_castps256_ps512(half(_mm512_castsi512_si256(v), scale)),
                             half(_mm512_extracti64x4_epi64(v, 1), scale + 8), 1);
-}
-
-// f(0) .. f(n - 1), each with a constant: what is indexed by it stays in registers.
-template <int n, class F>
-[[gnu::always_inline]] inline void unrolled(const F& f) {
-  [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) {
-    (f(std::integral_constant<int, i>{}), ...);
-  }
-  (std::make_integer_sequence<int, n>{});
 }
 
 // Adds the products of columns [k, end) of 16 * vectors rows and N inputs to `sums`, input by

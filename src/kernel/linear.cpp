@@ -20,12 +20,20 @@ constexpr i64 many = i64{1} << 40;
 constexpr i64 few = 12;  // inputs from which turning the weights pays
 
 // name, isa, work, kind, batch range, input order, function
-#define PARE_KIND_ROWS(kind, isa, order)                                                         \
-  {"linear_" #kind "_" #isa "_vector", isa_##isa, LinearWork::floats, Packed::kind, 1, 1, order, \
-   linear_##kind##_##isa##_vector},                                                              \
-  {                                                                                              \
-    "linear_" #kind "_" #isa "_matrix", isa_##isa, LinearWork::floats, Packed::kind, 2, many,    \
-        order, linear_##kind##_##isa##_matrix                                                    \
+#define PARE_KIND_ROWS(kind, isa, order)                                                          \
+  {"linear_" #kind "_" #isa "_vector", isa_##isa, LinearWork::floats, Packed::kind, 1, 1, order,  \
+   linear_##kind##_##isa##_vector},                                                               \
+      {"linear_" #kind "_" #isa "_matrix",                                                        \
+       isa_##isa,                                                                                 \
+       LinearWork::floats,                                                                        \
+       Packed::kind,                                                                              \
+       2,                                                                                         \
+       few - 1,                                                                                   \
+       order,                                                                                     \
+       linear_##kind##_##isa##_matrix},                                                           \
+  {                                                                                               \
+    "linear_" #kind "_" #isa "_tiles", isa_##isa, LinearWork::floats, Packed::kind, few, many, 0, \
+        linear_##kind##_##isa##_tiles                                                             \
   }
 #define PARE_ISA_ROWS(isa, lanes)                                                                  \
   PARE_KIND_ROWS(f32, isa, 0), PARE_KIND_ROWS(f16, isa, 0), PARE_KIND_ROWS(bf16, isa, 0),          \
@@ -317,7 +325,7 @@ void PackedLinear::run_rows(Matrix<const float> x, Matrix<float> y, Pool* pool) 
   call.x_stride = p.in_padded;
   call.y = y.data;
   call.y_stride = y.stride;
-  const bool needs_sums = p.bias != nullptr || integers;
+  const bool needs_sums = integers || (p.bias != nullptr && x.rows == 1);
   float* sums = needs_sums ? room(mine.sums, x.rows * p.groups) : nullptr;
   call.sums = sums;
   if (integers) {
@@ -349,7 +357,7 @@ void PackedLinear::run_rows(Matrix<const float> x, Matrix<float> y, Pool* pool) 
     PackedCall part = call;
     part.row0 = begin;
     part.row1 = end;
-    part.tile = room(scratch().tile, tile_rows * p.in_padded + 16);
+    part.tile = room(scratch().tile, tile_floats(p.in_padded));
     kernel.run(part);
   });
 }

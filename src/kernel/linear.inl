@@ -6,11 +6,10 @@
 // Vector (one input): rows are streamed four at a time, so that each input vector is loaded once
 // for four products, and the block after next is prefetched. Codes become floats in registers:
 // 4-bit codes by table look-up of eight shifts of one load, which is why inputs come transposed
-// (LinearKernel::order). Matrix (many inputs): a tile of rows is decoded to floats in the
-// second-level cache, then multiplied by a register-blocked kernel, as many inputs at a time as
-// stay there beside it. Each output is one chain of
-// fused multiply-adds over k in a fixed order, so it does not depend on how rows or inputs are
-// split.
+// (LinearKernel::order). Matrix (a few inputs): a few rows are decoded to floats in the first-level
+// cache and multiplied by blocks of inputs. Many inputs: kernel/linear_tiles.inl. Each output is
+// sums of fused multiply-adds over k in a fixed order, so it does not depend on how rows or inputs
+// are split.
 
 using i64 = std::int64_t;
 using u8 = std::uint8_t;
@@ -183,11 +182,13 @@ void run_vector(const PackedCall& c) {
   }
 }
 
-// --- many inputs
+// --- a few inputs
 // -------------------------------------------------------------------------------------
 
+// Columns [begin, end) of a row to floats; begin and end are whole chunks of 128.
 template <int kind>
-void decode_tile_row(const Packed& w, i64 row, const LaneScales& lanes, float* to) {
+void decode_columns(const Packed& w, i64 row, i64 begin, i64 end, const LaneScales& lanes,
+                    float* to) {
   const ScaleReader scales{w};
   const u8* at = w.codes + row * w.row_bytes;
   const float* bias = w.bias == nullptr ? nullptr : w.bias + row * w.groups;
@@ -196,7 +197,7 @@ void decode_tile_row(const Packed& w, i64 row, const LaneScales& lanes, float* t
     constexpr i64 chunk = 8 * L;
     const bool whole = lanes.whole;
     const I index = lanes.index;
-    for (i64 k = 0; k < w.in_padded; k += chunk) {
+    for (i64 k = begin; k < end; k += chunk) {
       const i64 g = k / w.group;
       const V scale = whole ? set1(scales.at(row, g)) : scales.lanes(row, g, index);
       const V shift = bias == nullptr ? set1(0.0f)
@@ -204,16 +205,16 @@ void decode_tile_row(const Packed& w, i64 row, const LaneScales& lanes, float* t
                                       : spread_f32(bias + g, index);
       I bits = load_bits(at + k / 2);
       for (int s = 0; s < 8; s++) {
-        store(to + k + s * L, sub(mul(lookup(table, bits), scale), shift));
+        store(to + k - begin + s * L, sub(mul(lookup(table, bits), scale), shift));
         bits = next_nibble(bits);
       }
     }
   } else {
-    for (i64 g = 0; g < w.groups; g++) {
+    for (i64 k = begin; k < end;) {
+      const i64 g = k / w.group;
       const V scale = set1(scales.at(row, g)), shift = set1(bias == nullptr ? 0.0f : bias[g]);
-      const i64 end = least(w.in_padded, (g + 1) * w.group);
-      for (i64 k = g * w.group; k < end; k += L)
-        store(to + k, sub(mul(value<kind>(at + k * width<kind>()), scale), shift));
+      for (const i64 stop = least(end, (g + 1) * w.group); k < stop; k += L)
+        store(to + k - begin, sub(mul(value<kind>(at + k * width<kind>()), scale), shift));
     }
   }
 }
@@ -238,54 +239,38 @@ void multiply_block(const PackedCall& c, const float* const* rows, i64 row, i64 
     for (int n = 0; n < N; n++) c.y[(input + n) * c.y_stride + row + r] = sum(acc[r][n]);
 }
 
-// Inputs [first, last) by R rows.
 template <int R>
-void multiply_rows(const PackedCall& c, const float* const* rows, i64 row, i64 first, i64 last) {
-  i64 n = first;
-  for (; n + block_inputs <= last; n += block_inputs)
+void multiply_rows(const PackedCall& c, const float* const* rows, i64 row) {
+  i64 n = 0;
+  for (; n + block_inputs <= c.batch; n += block_inputs)
     multiply_block<R, block_inputs>(c, rows, row, n);
-  for (; n + 2 <= last; n += 2) multiply_block<R, 2>(c, rows, row, n);
-  for (; n < last; n++) multiply_block<R, 1>(c, rows, row, n);
+  for (; n + 2 <= c.batch; n += 2) multiply_block<R, 2>(c, rows, row, n);
+  for (; n < c.batch; n++) multiply_block<R, 1>(c, rows, row, n);
 }
 
-// How many rows of weights and how many inputs stay in the second-level cache together, while each
-// block of the rows passes over the inputs: what is read from further away is used that often.
-constexpr i64 cache_floats = (512 << 10) / 4;  // for each
-i64 rows_at_once(i64 in_padded) {
-  const i64 fit = cache_floats / in_padded / block_rows * block_rows;
-  return fit < 2 * block_rows ? 2 * block_rows : least(fit, tile_rows);
-}
-i64 inputs_at_once(i64 in_padded) {
-  const i64 fit = cache_floats / in_padded / block_inputs * block_inputs;
-  return fit < 4 * block_inputs ? 4 * block_inputs : fit;
+template <int kind, int R>
+void multiply_decoded(const PackedCall& c, i64 row, const LaneScales& lanes) {
+  const Packed& w = *c.w;
+  const float* rows[R];
+  for (int r = 0; r < R; r++) {
+    if (kind == Packed::f32 && w.scale_kind == Packed::scale_none) {
+      rows[r] = reinterpret_cast<const float*>(w.codes + (row + r) * w.row_bytes);
+    } else {
+      float* to = c.tile + r * w.in_padded;
+      decode_columns<kind>(w, row + r, 0, w.in_padded, lanes, to);
+      rows[r] = to;
+    }
+  }
+  multiply_rows<R>(c, rows, row);
 }
 
 template <int kind>
 void run_matrix(const PackedCall& c) {
-  const Packed& w = *c.w;
-  const bool direct = kind == Packed::f32 && w.scale_kind == Packed::scale_none;
-  const i64 height = rows_at_once(w.in_padded), many = inputs_at_once(w.in_padded);
-  const LaneScales lanes(w, 8 * L, 8);
-  for (i64 row = c.row0; row < c.row1; row += height) {
-    const i64 end = least(c.row1, row + height);
-    const float* rows[tile_rows];
-    for (i64 r = row; r < end; r++) {
-      if (direct) {
-        rows[r - row] = reinterpret_cast<const float*>(w.codes + r * w.row_bytes);
-      } else {
-        float* to = c.tile + (r - row) * w.in_padded;
-        decode_tile_row<kind>(w, r, lanes, to);
-        rows[r - row] = to;
-      }
-    }
-    for (i64 first = 0; first < c.batch; first += many) {
-      const i64 last = least(c.batch, first + many);
-      i64 r = row;
-      for (; r + block_rows <= end; r += block_rows)
-        multiply_rows<block_rows>(c, rows + (r - row), r, first, last);
-      for (; r < end; r++) multiply_rows<1>(c, rows + (r - row), r, first, last);
-    }
-  }
+  const LaneScales lanes(*c.w, 8 * L, 8);
+  i64 row = c.row0;
+  for (; row + block_rows <= c.row1; row += block_rows)
+    multiply_decoded<kind, block_rows>(c, row, lanes);
+  for (; row < c.row1; row++) multiply_decoded<kind, 1>(c, row, lanes);
 }
 
 // --- integer inputs

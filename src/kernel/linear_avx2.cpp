@@ -5,11 +5,13 @@
 // 2^15.
 #include "kernel/rows.h"
 #include "kernel/simd_avx2.h"
+#include "kernel/unrolled.h"
 
 namespace pare {
 namespace {
 
 constexpr int block_rows = 3, block_inputs = 4, integer_row_block = 2;
+constexpr int block_vectors = 2, tile_inputs = 6;
 
 I lane_index(std::int64_t group, std::int64_t weights_a_lane) {
   alignas(32) std::int32_t index[L];
@@ -86,23 +88,31 @@ I excess_step(I excess, const WeightBytes&) {
 }
 
 #include "kernel/linear.inl"
+#include "kernel/linear_tiles.inl"
 
 }  // namespace
 
 void linear_f32_avx2_vector(const PackedCall& c) { run_vector<Packed::f32>(c); }
 void linear_f32_avx2_matrix(const PackedCall& c) { run_matrix<Packed::f32>(c); }
+void linear_f32_avx2_tiles(const PackedCall& c) { run_tiles<Packed::f32>(c); }
 void linear_f16_avx2_vector(const PackedCall& c) { run_vector<Packed::f16>(c); }
 void linear_f16_avx2_matrix(const PackedCall& c) { run_matrix<Packed::f16>(c); }
+void linear_f16_avx2_tiles(const PackedCall& c) { run_tiles<Packed::f16>(c); }
 void linear_bf16_avx2_vector(const PackedCall& c) { run_vector<Packed::bf16>(c); }
 void linear_bf16_avx2_matrix(const PackedCall& c) { run_matrix<Packed::bf16>(c); }
+void linear_bf16_avx2_tiles(const PackedCall& c) { run_tiles<Packed::bf16>(c); }
 void linear_e4m3_avx2_vector(const PackedCall& c) { run_vector<Packed::e4m3>(c); }
 void linear_e4m3_avx2_matrix(const PackedCall& c) { run_matrix<Packed::e4m3>(c); }
+void linear_e4m3_avx2_tiles(const PackedCall& c) { run_tiles<Packed::e4m3>(c); }
 void linear_e5m2_avx2_vector(const PackedCall& c) { run_vector<Packed::e5m2>(c); }
 void linear_e5m2_avx2_matrix(const PackedCall& c) { run_matrix<Packed::e5m2>(c); }
+void linear_e5m2_avx2_tiles(const PackedCall& c) { run_tiles<Packed::e5m2>(c); }
 void linear_i8_avx2_vector(const PackedCall& c) { run_vector<Packed::i8>(c); }
 void linear_i8_avx2_matrix(const PackedCall& c) { run_matrix<Packed::i8>(c); }
+void linear_i8_avx2_tiles(const PackedCall& c) { run_tiles<Packed::i8>(c); }
 void linear_nib4_avx2_vector(const PackedCall& c) { run_vector<Packed::nib4>(c); }
 void linear_nib4_avx2_matrix(const PackedCall& c) { run_matrix<Packed::nib4>(c); }
+void linear_nib4_avx2_tiles(const PackedCall& c) { run_tiles<Packed::nib4>(c); }
 void linear_i8_avx2_integers(const PackedCall& c) { run_integers<Packed::i8>(c); }
 void linear_nib4_avx2_integers(const PackedCall& c) { run_integers<Packed::nib4>(c); }
 

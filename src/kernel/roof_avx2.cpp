@@ -31,7 +31,10 @@ float roof_f32_avx2(std::int64_t rounds) {
   const __m256 x = _mm256_set1_ps(0.999f), y = _mm256_set1_ps(1e-3f);
   for (std::int64_t i = 0; i < rounds; i++)
 #pragma GCC unroll 12
-    for (__m256& v : acc) v = _mm256_fmadd_ps(v, x, y);
+    for (__m256& v : acc) {
+      v = _mm256_fmadd_ps(v, x, y);
+      __asm__ volatile("" : "+x"(v));  // keeps equal chains apart
+    }
   __m256 sum = _mm256_setzero_ps();
 #pragma GCC unroll 12
   for (const __m256& v : acc) sum = _mm256_add_ps(sum, v);

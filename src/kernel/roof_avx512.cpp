@@ -27,7 +27,10 @@ float roof_f32_avx512(std::int64_t rounds) {
   const __m512 x = _mm512_set1_ps(0.999f), y = _mm512_set1_ps(1e-3f);
   for (std::int64_t i = 0; i < rounds; i++)
 #pragma GCC unroll 12
-    for (__m512& v : acc) v = _mm512_fmadd_ps(v, x, y);
+    for (__m512& v : acc) {
+      v = _mm512_fmadd_ps(v, x, y);
+      __asm__ volatile("" : "+v"(v));  // keeps equal chains apart
+    }
   __m512 sum = _mm512_setzero_ps();
 #pragma GCC unroll 12
   for (const __m512& v : acc) sum = _mm512_add_ps(sum, v);
@@ -43,7 +46,7 @@ float roof_bf16_avx512(std::int64_t rounds) {
 #pragma GCC unroll 12
     for (__m512& v : acc) {
       v = _mm512_dpbf16_ps(v, x, x);
-      __asm__ volatile("" : "+v"(v));  // keeps the loop from being folded
+      __asm__ volatile("" : "+v"(v));  // keeps equal chains apart
     }
   __m512 sum = _mm512_setzero_ps();
 #pragma GCC unroll 12

@@ -6,23 +6,30 @@
 
 namespace pare {
 
-#define PARE_DECLARE_ROWS(isa)                        \
-  void linear_f32_##isa##_vector(const PackedCall&);  \
-  void linear_f32_##isa##_matrix(const PackedCall&);  \
-  void linear_f16_##isa##_vector(const PackedCall&);  \
-  void linear_f16_##isa##_matrix(const PackedCall&);  \
-  void linear_bf16_##isa##_vector(const PackedCall&); \
-  void linear_bf16_##isa##_matrix(const PackedCall&); \
-  void linear_e4m3_##isa##_vector(const PackedCall&); \
-  void linear_e4m3_##isa##_matrix(const PackedCall&); \
-  void linear_e5m2_##isa##_vector(const PackedCall&); \
-  void linear_e5m2_##isa##_matrix(const PackedCall&); \
-  void linear_i8_##isa##_vector(const PackedCall&);   \
-  void linear_i8_##isa##_matrix(const PackedCall&);   \
-  void linear_nib4_##isa##_vector(const PackedCall&); \
-  void linear_nib4_##isa##_matrix(const PackedCall&); \
-  void linear_i8_##isa##_integers(const PackedCall&); \
-  void linear_nib4_##isa##_integers(const PackedCall&);
+#define PARE_DECLARE_ROWS(isa)                          \
+  void linear_f32_##isa##_vector(const PackedCall&);    \
+  void linear_f32_##isa##_matrix(const PackedCall&);    \
+  void linear_f16_##isa##_vector(const PackedCall&);    \
+  void linear_f16_##isa##_matrix(const PackedCall&);    \
+  void linear_bf16_##isa##_vector(const PackedCall&);   \
+  void linear_bf16_##isa##_matrix(const PackedCall&);   \
+  void linear_e4m3_##isa##_vector(const PackedCall&);   \
+  void linear_e4m3_##isa##_matrix(const PackedCall&);   \
+  void linear_e5m2_##isa##_vector(const PackedCall&);   \
+  void linear_e5m2_##isa##_matrix(const PackedCall&);   \
+  void linear_i8_##isa##_vector(const PackedCall&);     \
+  void linear_i8_##isa##_matrix(const PackedCall&);     \
+  void linear_nib4_##isa##_vector(const PackedCall&);   \
+  void linear_nib4_##isa##_matrix(const PackedCall&);   \
+  void linear_i8_##isa##_integers(const PackedCall&);   \
+  void linear_nib4_##isa##_integers(const PackedCall&); \
+  void linear_f32_##isa##_tiles(const PackedCall&);     \
+  void linear_f16_##isa##_tiles(const PackedCall&);     \
+  void linear_bf16_##isa##_tiles(const PackedCall&);    \
+  void linear_e4m3_##isa##_tiles(const PackedCall&);    \
+  void linear_e5m2_##isa##_tiles(const PackedCall&);    \
+  void linear_i8_##isa##_tiles(const PackedCall&);      \
+  void linear_nib4_##isa##_tiles(const PackedCall&);
 
 PARE_DECLARE_ROWS(avx2)
 PARE_DECLARE_ROWS(avx512)

@@ -137,6 +137,37 @@ V tanh_of(V x) {
   return with_sign(choose_below(a, set1(0.625f), small, large), x);
 }
 
+// 16 rows of 16 lanes become columns.
+void transpose(I (&r)[16]) {
+  I t[16];
+  for (int i = 0; i < 16; i += 4) {
+    const I a = _mm512_unpacklo_epi32(r[i], r[i + 1]), b = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    const I c = _mm512_unpacklo_epi32(r[i + 2], r[i + 3]),
+            d = _mm512_unpackhi_epi32(r[i + 2], r[i + 3]);
+    t[i] = _mm512_unpacklo_epi64(a, c);
+    t[i + 1] = _mm512_unpackhi_epi64(a, c);
+    t[i + 2] = _mm512_unpacklo_epi64(b, d);
+    t[i + 3] = _mm512_unpackhi_epi64(b, d);
+  }
+  for (int i = 0; i < 4; i++) {  // quarter q of t[4 j + i] is rows 4 j.. of column 4 q + i
+    const I a = _mm512_shuffle_i32x4(t[i], t[4 + i], 0x44),
+            b = _mm512_shuffle_i32x4(t[8 + i], t[12 + i], 0x44);
+    const I c = _mm512_shuffle_i32x4(t[i], t[4 + i], 0xee),
+            d = _mm512_shuffle_i32x4(t[8 + i], t[12 + i], 0xee);
+    r[i] = _mm512_shuffle_i32x4(a, b, 0x88);
+    r[4 + i] = _mm512_shuffle_i32x4(a, b, 0xdd);
+    r[8 + i] = _mm512_shuffle_i32x4(c, d, 0x88);
+    r[12 + i] = _mm512_shuffle_i32x4(c, d, 0xdd);
+  }
+}
+
+void transpose(V (&r)[16]) {
+  I bits[16];
+  for (int i = 0; i < 16; i++) bits[i] = _mm512_castps_si512(r[i]);
+  transpose(bits);
+  for (int i = 0; i < 16; i++) r[i] = _mm512_castsi512_ps(bits[i]);
+}
+
 #pragma GCC diagnostic pop
 
 }  // namespace
