@@ -24,12 +24,14 @@ Point at_batch(const ProductRate& r, double batch) {
     const Point &a = points[i - 1], &b = points[i];
     if (batch > b.batch) continue;
     const double share = (batch - a.batch) / (b.batch - a.batch);
-    return {batch, a.seconds_per_weight + share * (b.seconds_per_weight - a.seconds_per_weight),
-            a.seconds_per_output + share * (b.seconds_per_output - a.seconds_per_output)};
+    const auto between = [&](double Point::*part) { return std::lerp(a.*part, b.*part, share); };
+    return {batch, between(&Point::once), between(&Point::per_input), between(&Point::per_output),
+            between(&Point::per_weight)};
   }
   const Point& last = points.back();
   const double times = batch / last.batch;
-  return {batch, times * last.seconds_per_weight, times * last.seconds_per_output};
+  return {batch, last.once, times * last.per_input, times * last.per_output,
+          times * last.per_weight};
 }
 
 // The kernel of a key, and the weights that share a scale ("i8:row:integers": 0 for a row).
@@ -72,7 +74,9 @@ std::optional<double> product_time(const TeamRates& team, const Operation& op,
                            ? 1
                            : op.weight_bytes / (in * out) / r->bytes_per_weight;
   const Point p = at_batch(*r, static_cast<double>(op.rows));
-  return out * (in * p.seconds_per_weight * share + p.seconds_per_output);
+  const double work = out * in * p.per_weight * share;
+  // Differences of times are uncertain where they are small; what is sure is the work.
+  return std::max(0.8 * work, p.once + in * p.per_input + out * p.per_output + work);
 }
 
 // The rate measured for the nearest sharing of rows; of the cache's code, or of 16 bits.
@@ -138,8 +142,8 @@ Json to_json(const EngineRates& rates) {
     for (const ProductRate& r : t.products) {
       Json::Array points;
       for (const Point& p : r.points)
-        points.push_back(
-            Json::array({Json(p.batch), Json(p.seconds_per_weight), Json(p.seconds_per_output)}));
+        points.push_back(Json::array({Json(p.batch), Json(p.once), Json(p.per_input),
+                                      Json(p.per_output), Json(p.per_weight)}));
       products.push_back(Json::object({{"key", Json(r.key)},
                                        {"cached", Json(r.cached)},
                                        {"bytes_per_weight", Json(r.bytes_per_weight)},
@@ -165,9 +169,14 @@ Json to_json(const EngineRates& rates) {
 }
 
 EngineRates parse_engine_rates(const Json& j, const std::string& source) try {
-  const auto positive = [](const Json& value) {
+  const auto finite = [](const Json& value) {
     const double x = value.as_number();
-    if (!(x >= 0 && x < 1e30)) fail_input("HW-006", "a measured rate is out of range");
+    if (!(std::abs(x) < 1e30)) fail_input("HW-006", "a measured rate is out of range");
+    return x;
+  };
+  const auto positive = [&](const Json& value) {
+    const double x = finite(value);
+    if (x < 0) fail_input("HW-006", "a measured rate is negative");
     return x;
   };
   EngineRates rates;
@@ -187,10 +196,10 @@ EngineRates parse_engine_rates(const Json& j, const std::string& source) try {
                     positive(product.at("bytes_per_weight")),
                     {}};
       for (const Json& point : product.at("points").as_array()) {
-        if (point.as_array().size() != 3)
-          fail_input("HW-006", "a measured rate is not three numbers");
-        r.points.push_back({positive(point.as_array()[0]), positive(point.as_array()[1]),
-                            positive(point.as_array()[2])});
+        const Json::Array& part = point.as_array();
+        if (part.size() != 5) fail_input("HW-006", "a measured rate is not five numbers");
+        r.points.push_back({positive(part[0]), finite(part[1]), finite(part[2]), finite(part[3]),
+                            positive(part[4])});
         if (r.points.size() > 1 && r.points.end()[-2].batch >= r.points.back().batch)
           fail_input("HW-006", "measured batches are out of order");
       }

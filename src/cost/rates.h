@@ -1,10 +1,11 @@
 // Rates of Pare's own engine on a machine: measured once (`pare roof`), interpolated here.
 //
-// A product of an (out, in) matrix with b inputs takes out * (in' * seconds_per_weight(key, b) +
-// seconds_per_output(key, b)), in' being `in` as kernels pad it; the key says which kernel runs and
-// how its scales lie ("nib4:g128:floats"). Matrices that come from
-// memory and such that stay in the caches have rates of their own. Attention goes by multiply-adds
-// of visible pairs; all else by tokens, elements and blocks.
+// A product of an (out, in) matrix with b inputs takes
+//   once(key, b) + in' per_input(key, b) + out per_output(key, b) + out in' per_weight(key, b),
+// in' being `in` as kernels pad it: waking threads, preparing inputs, finishing outputs, and the
+// work itself. The key says which kernel runs and how its scales lie ("nib4:g128:floats"). Matrices
+// that come from memory and such that stay in the caches have rates of their own. Attention goes by
+// multiply-adds of visible pairs; all else by tokens, elements and blocks.
 #pragma once
 
 #include <map>
@@ -25,7 +26,8 @@ struct ProductRate {
   bool cached = false;  // the matrices stayed in the caches
   double bytes_per_weight = 0;
   struct Point {
-    double batch = 0, seconds_per_weight = 0, seconds_per_output = 0;
+    double batch = 0;
+    double once = 0, per_input = 0, per_output = 0, per_weight = 0;  // seconds
   };
   std::vector<Point> points;  // batch ascending
 };

@@ -23,12 +23,14 @@ double now_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-double median(std::vector<double> v) {
-  std::nth_element(v.begin(), v.begin() + static_cast<std::ptrdiff_t>(v.size() / 2), v.end());
-  return v[v.size() / 2];
+// The first quartile: what disturbs a measurement makes it longer.
+double quiet(std::vector<double> v) {
+  const auto at = v.begin() + static_cast<std::ptrdiff_t>(v.size() / 4);
+  std::nth_element(v.begin(), at, v.end());
+  return *at;
 }
 
-// Median seconds of a call, over samples of several calls when it is short.
+// Seconds of a call, over samples of several calls when it is short.
 template <class F>
 double time_of(double seconds, const F& call) {
   const double start = now_seconds();
@@ -43,13 +45,13 @@ double time_of(double seconds, const F& call) {
     for (int i = 0; i < calls; i++) call();
     samples.push_back((now_seconds() - t) / calls);
   }
-  return median(std::move(samples));
+  return quiet(std::move(samples));
 }
 
 // ---- products ----
 
-// Two widths tell what a row costs from what its weights cost.
-constexpr i64 wide = 2048, narrow = 512, outputs = 4096;
+// Two widths and two heights tell what a call, an input, an output and a weight cost.
+constexpr i64 wide = 2048, narrow = 512, tall = 4096, low = 576;
 
 // Each a kernel of its own, or the same with its scales elsewhere.
 constexpr const char* all_products[] = {"f32",
@@ -70,10 +72,10 @@ constexpr const char* all_products[] = {"f32",
                                         "int4:g128+int8:token",
                                         "int4:g32+int8:token"};
 constexpr const char* all_caches[] = {"f16", "f32", "int8", "int4", "e4m3"};
-constexpr i64 batches[] = {1, 2, 3, 4, 6, 8, 16, 32, 64, 128, 256, 512};
+constexpr i64 batches[] = {1, 2, 4, 8, 12, 64, 512};
 constexpr i64 few = 8;  // inputs up to which it matters where a matrix comes from
 
-Tensor random_matrix(const Scheme& scheme, i64 inputs) {
+Tensor random_matrix(const Scheme& scheme, i64 outputs, i64 inputs) {
   Random random(1);
   std::vector<float> w(static_cast<std::size_t>(inputs * outputs));
   for (float& v : w) v = static_cast<float>(random.uniform() - 0.5);
@@ -84,41 +86,42 @@ Tensor random_matrix(const Scheme& scheme, i64 inputs) {
 
 class Copies {
  public:
-  Copies(const Tensor& t, const Activation& a, i64 bytes, Pool& pool) : inputs_(t.cols()) {
+  Copies(const Tensor& t, const Activation& a, i64 bytes, Pool& pool)
+      : inputs_(t.cols()), outputs_(t.rows()) {
     do list_.emplace_back(t, a, 0.0f, isa_here(), pool);
     while (bytes_each() * static_cast<i64>(list_.size() + 1) <= bytes);
   }
   i64 bytes_each() const { return list_[0].bytes_streamed(1); }
   double bytes_per_weight() const {
-    return static_cast<double>(bytes_each()) / static_cast<double>(inputs_ * outputs);
+    return static_cast<double>(bytes_each()) / static_cast<double>(inputs_ * outputs_);
   }
 
-  // Seconds an output of a product with `batch` inputs, one matrix after the other of those that
-  // `bytes` hold.
+  // Seconds of a product with `batch` inputs, one matrix after the other of those that `bytes`
+  // hold.
   double time(i64 batch, i64 bytes, double seconds, Pool& pool) {
     x_.resize(static_cast<std::size_t>(batch * inputs_), 0.5f);
-    y_.resize(static_cast<std::size_t>(batch * outputs));
+    y_.resize(static_cast<std::size_t>(batch * outputs_));
     const auto count =
         std::clamp<std::size_t>(static_cast<std::size_t>(bytes / bytes_each()), 1, list_.size());
     std::size_t next = 0;
     const auto call = [&] {
-      list_[next++ % count].apply({x_.data(), batch, inputs_}, {y_.data(), batch, outputs}, pool);
+      list_[next++ % count].apply({x_.data(), batch, inputs_}, {y_.data(), batch, outputs_}, pool);
     };
     // Once around, so that what stays in the caches is there.
     if (batch <= few)
       for (std::size_t i = 0; i < count; i++) call();
-    return time_of(seconds, call) / static_cast<double>(outputs);
+    return time_of(seconds, call);
   }
 
  private:
-  i64 inputs_;
+  i64 inputs_, outputs_;
   std::vector<PackedLinear> list_;
   std::vector<float> x_, y_;
 };
 
 // The largest working set that is read nearly as fast as a small one.
 double measure_cache(double seconds, Pool& pool) {
-  Copies copies(random_matrix(parse_scheme("int8:channel"), wide), {}, i64{256} << 20, pool);
+  Copies copies(random_matrix(parse_scheme("int8:channel"), tall, wide), {}, i64{256} << 20, pool);
   double small = 0, held = 0;
   for (i64 megabytes : {8, 16, 24, 32, 48, 64, 96, 128, 192, 256}) {
     const double each = copies.time(1, megabytes << 20, seconds, pool);
@@ -129,10 +132,26 @@ double measure_cache(double seconds, Pool& pool) {
   return held;
 }
 
+// The four costs of a product that takes t[0], t[1] with the low matrix and t[2], t[3] with the
+// tall one, narrow and wide.
+ProductRate::Point point_of(double batch, const double (&t)[4]) {
+  constexpr double inputs = wide - narrow, outputs = tall - low;
+  ProductRate::Point p;
+  p.batch = batch;
+  const double whole = t[3] / (wide * tall);  // all costs, a weight
+  p.per_weight = std::clamp((t[3] - t[2] - t[1] + t[0]) / (inputs * outputs), 0.5 * whole, whole);
+  p.per_output = (t[2] - t[0]) / outputs - narrow * p.per_weight;
+  p.per_input = (t[1] - t[0]) / inputs - low * p.per_weight;
+  p.once = t[0] - narrow * p.per_input - low * p.per_output - low * narrow * p.per_weight;
+  return p;
+}
+
 void measure_products(EngineRates& rates, const std::vector<Pool*>& pools, const RateOptions& o,
                       const Log& log) {
   const i64 small = i64{8} << 20;
-  const i64 large = std::max<i64>(i64{160} << 20, static_cast<i64>(3 * rates.cache_bytes));
+  const i64 large = o.far_bytes > 0
+                        ? o.far_bytes
+                        : std::max(i64{160} << 20, static_cast<i64>(3 * rates.cache_bytes));
   std::vector<std::string> products = o.products;
   if (products.empty()) products.assign(std::begin(all_products), std::end(all_products));
   Progress progress(log, "products", static_cast<double>(products.size()), "kinds");
@@ -142,19 +161,19 @@ void measure_products(EngineRates& rates, const std::vector<Pool*>& pools, const
     const Activation activation =
         plus == std::string::npos ? Activation() : parse_activation(name.substr(plus + 1));
     const std::string key = product_key(scheme, activation, wide, isa_here());
-    Copies broad(random_matrix(scheme, wide), activation, large, *pools.back());
-    Copies slim(random_matrix(scheme, narrow), activation, large, *pools.back());
+    std::vector<Copies> shapes;  // narrow and wide of the low, then of the tall
+    for (i64 outputs : {low, tall})
+      for (i64 inputs : {narrow, wide})
+        shapes.emplace_back(random_matrix(scheme, outputs, inputs), activation, large,
+                            *pools.back());
     const auto point = [&](i64 batch, i64 bytes, Pool& pool) {
-      const double a = broad.time(batch, bytes, o.seconds, pool);
-      const double b = slim.time(batch, bytes, o.seconds, pool);
-      ProductRate::Point p{static_cast<double>(batch), (a - b) / (wide - narrow), 0};
-      p.seconds_per_weight = std::clamp(p.seconds_per_weight, 0.5 * a / wide, a / wide);
-      p.seconds_per_output = a - wide * p.seconds_per_weight;
-      return p;
+      double t[4];
+      for (std::size_t k = 0; k < 4; k++) t[k] = shapes[k].time(batch, bytes, o.seconds, pool);
+      return point_of(static_cast<double>(batch), t);
     };
     for (std::size_t i = 0; i < pools.size(); i++) {
       std::vector<ProductRate>& list = rates.teams[i].products;
-      ProductRate far{key, false, broad.bytes_per_weight(), {}}, near = far;
+      ProductRate far{key, false, shapes.back().bytes_per_weight(), {}}, near = far;
       near.cached = true;
       for (i64 batch : batches) {
         if (batch > o.most_inputs) break;
@@ -214,7 +233,7 @@ struct Run {
     engine.step({&input, 1}, Want::last);
     return now_seconds() - start;
   }
-  // Median of a step of so many tokens behind `context`, which stays as it is.
+  // Seconds of a step of so many tokens behind `context`, which stays as it is.
   double again(i64 tokens, i64 context, double seconds) {
     while (cache.size() < context) step(std::min<i64>(512, context - cache.size()));
     std::vector<double> samples;
@@ -225,7 +244,7 @@ struct Run {
       samples.push_back(step(tokens));
     }
     cache.truncate(context);
-    return median(std::move(samples));
+    return quiet(std::move(samples));
   }
 };
 
@@ -281,11 +300,13 @@ double residual(Run& run, const EngineRates& rates, const TeamRates& team, i64 t
 void measure_rest(EngineRates& rates, const std::vector<Pool*>& pools, double seconds) {
   constexpr i64 shallow = 2, deep = 6, rows = 128;
   const Scheme scheme = parse_scheme("int8:channel");
-  const Model low = random_model(small_llama(512, 1536, shallow, 8, 2, scheme), 1, Code::bf16);
-  const Model high = random_model(small_llama(512, 1536, deep, 8, 2, scheme), 1, Code::bf16);
+  const Model few_blocks =
+      random_model(small_llama(512, 1536, shallow, 8, 2, scheme), 1, Code::bf16);
+  const Model many_blocks = random_model(small_llama(512, 1536, deep, 8, 2, scheme), 1, Code::bf16);
   for (std::size_t i = 0; i < pools.size(); i++) {
     TeamRates& team = rates.teams[i];
-    Run a(low, *pools[i], Code::f16, 64 + rows), b(high, *pools[i], Code::f16, 64 + rows);
+    Run a(few_blocks, *pools[i], Code::f16, 64 + rows),
+        b(many_blocks, *pools[i], Code::f16, 64 + rows);
     const double ra = residual(a, rates, team, 1, 5 * seconds);
     const double rb = residual(b, rates, team, 1, 5 * seconds);
     team.seconds_per_block = std::max(0.0, (rb - ra) / (deep - shallow));
@@ -317,8 +338,8 @@ EngineRates measure_rates(const RateOptions& o, const Log& log) {
   for (TeamRates& team : rates.teams)
     for (const ProductRate& r : team.products)
       if (!r.cached)
-        team.bytes_per_second = std::max(team.bytes_per_second,
-                                         r.bytes_per_weight / r.points.front().seconds_per_weight);
+        team.bytes_per_second =
+            std::max(team.bytes_per_second, r.bytes_per_weight / r.points.front().per_weight);
   measure_attention(rates, pools, o, log);
   measure_rest(rates, pools, o.seconds);
   return rates;

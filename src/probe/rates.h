@@ -16,6 +16,7 @@ struct RateOptions {
   std::vector<std::string> products;  // "int4:g32", "int8:channel+int8:token"; empty: all kinds
   std::vector<std::string> caches;    // "f16", "int8"; empty: all kinds
   i64 most_inputs = 512;              // of a product
+  i64 far_bytes = 0;                  // of matrices that no cache holds; 0: thrice the caches
 };
 
 // Products of every kind with 1 to 512 inputs, from memory and from the caches; attention over
