@@ -135,8 +135,9 @@ void command_bench(const BenchOptions& o, const CommonOptions& common, const Out
 void command_roof(const RoofOptions& o, const CommonOptions& common, const Output& out) {
   Pool pool(common.threads);
   const Roof roof = measure_and_remember(pool, o.seconds, out.log);
-  const auto rates = o.kernels ? measure_rates_and_remember(pool, 0.06 * o.seconds, out.log)
-                               : std::shared_ptr<const EngineRates>();
+  const auto rates = o.kernels
+                         ? measure_rates_and_remember(pool, 0.06 * o.seconds, o.rounds, out.log)
+                         : std::shared_ptr<const EngineRates>();
   if (out.json) {
     Json json = roof_json(roof);
     if (rates) json.set("engine", to_json(*rates));

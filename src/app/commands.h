@@ -109,6 +109,7 @@ struct BenchOptions {
 struct RoofOptions {
   double seconds = 0.5;  // a measurement
   bool kernels = false;  // Pare's kernels too, which predictions for this machine then stand on
+  int rounds = 2;        // of measuring them
 };
 struct CompareOptions {
   std::string model, text;

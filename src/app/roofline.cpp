@@ -162,9 +162,10 @@ Roof measure_and_remember(Pool& pool, double seconds, const Log& log) {
 std::shared_ptr<const EngineRates> rates_here() { return remembered().rates; }
 
 std::shared_ptr<const EngineRates> measure_rates_and_remember(Pool& pool, double seconds,
-                                                              const Log& log) {
+                                                              int rounds, const Log& log) {
   RateOptions options;
   options.seconds = seconds;
+  options.rounds = rounds;
   if (pool.threads() > 1) options.teams.push_back(pool.threads());
   auto rates = std::make_shared<EngineRates>(measure_rates(options, log));
   const Remembered before = remembered();

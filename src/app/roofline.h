@@ -32,7 +32,7 @@ Roof measure_and_remember(Pool& pool, double seconds, const Log& log);
 std::shared_ptr<const EngineRates> rates_here();
 // Measures and remembers them beside the roof.
 std::shared_ptr<const EngineRates> measure_rates_and_remember(Pool& pool, double seconds,
-                                                              const Log& log);
+                                                              int rounds, const Log& log);
 
 // What `pare roof` remembered of this processor, measured with that many threads (0: any); none
 // without measuring anew.

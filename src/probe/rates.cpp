@@ -146,45 +146,80 @@ ProductRate::Point point_of(double batch, const double (&t)[4]) {
   return p;
 }
 
+// Times of a kind with one team, for every number of inputs: from memory and from the caches.
+struct ProductTimes {
+  double far[std::size(batches)][4], near[std::size(batches)][4];
+  ProductTimes() {
+    std::fill_n(&far[0][0], 4 * std::size(batches), 1e30);
+    std::fill_n(&near[0][0], 4 * std::size(batches), 1e30);
+  }
+};
+
+struct ProductKind {
+  Scheme scheme;
+  Activation activation;
+  double bytes_per_weight = 0;
+  std::vector<ProductTimes> teams;
+};
+
+void time_products(ProductKind& kind, const std::vector<Pool*>& pools, const RateOptions& o,
+                   i64 large) {
+  constexpr i64 small = i64{8} << 20;
+  std::vector<Copies> shapes;  // narrow and wide of the low, then of the tall
+  for (i64 outputs : {low, tall})
+    for (i64 inputs : {narrow, wide})
+      shapes.emplace_back(random_matrix(kind.scheme, outputs, inputs), kind.activation, large,
+                          *pools.back());
+  kind.bytes_per_weight = shapes.back().bytes_per_weight();
+  for (std::size_t team = 0; team < pools.size(); team++)
+    for (std::size_t b = 0; b < std::size(batches) && batches[b] <= o.most_inputs; b++)
+      for (std::size_t k = 0; k < 4; k++) {
+        double &far = kind.teams[team].far[b][k], &near = kind.teams[team].near[b][k];
+        const auto time = [&](i64 bytes) {
+          return shapes[k].time(batches[b], bytes, o.seconds, *pools[team]);
+        };
+        far = std::min(far, time(large));
+        near = batches[b] <= few ? std::min(near, time(small)) : far;
+      }
+}
+
 void measure_products(EngineRates& rates, const std::vector<Pool*>& pools, const RateOptions& o,
                       const Log& log) {
-  const i64 small = i64{8} << 20;
   const i64 large = o.far_bytes > 0
                         ? o.far_bytes
                         : std::max(i64{160} << 20, static_cast<i64>(3 * rates.cache_bytes));
-  std::vector<std::string> products = o.products;
-  if (products.empty()) products.assign(std::begin(all_products), std::end(all_products));
-  Progress progress(log, "products", static_cast<double>(products.size()), "kinds");
-  for (const std::string& name : products) {
+  std::vector<std::string> names = o.products;
+  if (names.empty()) names.assign(std::begin(all_products), std::end(all_products));
+  std::vector<ProductKind> kinds;
+  for (const std::string& name : names) {
     const std::size_t plus = name.find('+');
-    const Scheme scheme = parse_scheme(name.substr(0, plus));
-    const Activation activation =
-        plus == std::string::npos ? Activation() : parse_activation(name.substr(plus + 1));
-    const std::string key = product_key(scheme, activation, wide, isa_here());
-    std::vector<Copies> shapes;  // narrow and wide of the low, then of the tall
-    for (i64 outputs : {low, tall})
-      for (i64 inputs : {narrow, wide})
-        shapes.emplace_back(random_matrix(scheme, outputs, inputs), activation, large,
-                            *pools.back());
-    const auto point = [&](i64 batch, i64 bytes, Pool& pool) {
-      double t[4];
-      for (std::size_t k = 0; k < 4; k++) t[k] = shapes[k].time(batch, bytes, o.seconds, pool);
-      return point_of(static_cast<double>(batch), t);
-    };
-    for (std::size_t i = 0; i < pools.size(); i++) {
-      std::vector<ProductRate>& list = rates.teams[i].products;
-      ProductRate far{key, false, shapes.back().bytes_per_weight(), {}}, near = far;
-      near.cached = true;
-      for (i64 batch : batches) {
-        if (batch > o.most_inputs) break;
-        far.points.push_back(point(batch, large, *pools[i]));
-        near.points.push_back(batch <= few ? point(batch, small, *pools[i]) : far.points.back());
-      }
-      list.push_back(std::move(far));
-      list.push_back(std::move(near));
-    }
-    progress.add(1);
+    kinds.push_back(
+        {parse_scheme(name.substr(0, plus)),
+         plus == std::string::npos ? Activation() : parse_activation(name.substr(plus + 1)), 0,
+         std::vector<ProductTimes>(pools.size())});
   }
+  Progress progress(log, "products",
+                    static_cast<double>(o.rounds) * static_cast<double>(kinds.size()), "kinds");
+  for (int round = 0; round < o.rounds; round++)
+    for (ProductKind& kind : kinds) {
+      time_products(kind, pools, o, large);
+      progress.add(1);
+    }
+  for (const ProductKind& kind : kinds)
+    for (std::size_t team = 0; team < pools.size(); team++) {
+      ProductRate far{product_key(kind.scheme, kind.activation, wide, isa_here()),
+                      false,
+                      kind.bytes_per_weight,
+                      {}};
+      ProductRate near = far;
+      near.cached = true;
+      for (std::size_t b = 0; b < std::size(batches) && batches[b] <= o.most_inputs; b++) {
+        far.points.push_back(point_of(static_cast<double>(batches[b]), kind.teams[team].far[b]));
+        near.points.push_back(point_of(static_cast<double>(batches[b]), kind.teams[team].near[b]));
+      }
+      rates.teams[team].products.push_back(std::move(far));
+      rates.teams[team].products.push_back(std::move(near));
+    }
 }
 
 // ---- attention and what is left ----

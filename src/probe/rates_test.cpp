@@ -15,6 +15,7 @@ TEST(MeasuredRates, CoverWhatIsAskedFor) {
   RateOptions o;
   o.teams = {1, 2};
   o.seconds = 0.001;
+  o.rounds = 1;
   o.products = {"int8:channel", "int4:g32+int8:token"};
   o.caches = {"f16"};
   o.most_inputs = 4;
