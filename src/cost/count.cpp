@@ -155,6 +155,7 @@ class Lister {
     Operation& op = add(at + "attn.mix", Section::attention);
     op.rows = rows();
     op.kv_code = info(load_.kv.keys.code).name;
+    op.queries = real(a.heads * rows());
     op.heads_per_kv = real(a.heads) / real(kv_heads_stored(stored));
     const double pairs = visible_pairs(a, load_.tokens, load_.context), batch = real(load_.batch);
     if (a.mla())

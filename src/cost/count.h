@@ -42,6 +42,7 @@ struct Operation {
   Activation activation;          // of its input
   std::string kv_code;            // of attention: how the keys it reads are stored
   double heads_per_kv = 1;        // of attention: queries that share a row
+  double queries = 0;             // of attention: heads times rows
   double flops = 0;
   double weight_bytes = 0, kv_read_bytes = 0, kv_write_bytes = 0;
   double bytes() const { return weight_bytes + kv_read_bytes + kv_write_bytes; }

@@ -46,6 +46,7 @@ void add(StepTime& to, StepTime&& part) {
     a.compute_seconds += b.compute_seconds;
     a.seconds += b.seconds;
     a.operation.rows += b.operation.rows;
+    a.operation.queries += b.operation.queries;
     a.operation.flops += b.operation.flops;
     a.operation.weight_bytes += b.operation.weight_bytes;
     a.operation.kv_read_bytes += b.operation.kv_read_bytes;
@@ -100,9 +101,8 @@ StepTime predict_pass(const Spec& spec, const Hardware& h, const Load& asked, in
     const double rows = real(load.batch * load.tokens);
     for (OperationTime& t : step.operations)
       t.seconds = operation_seconds(*h.engine, team, t.operation, step.count.weight_bytes);
-    step.seconds = team.seconds_per_pass +
-                   team.seconds_per_block * real(static_cast<i64>(spec.blocks.size())) +
-                   team.seconds_per_element * rows * vector_elements(spec);
+    step.seconds =
+        rest_seconds(team, real(static_cast<i64>(spec.blocks.size())), rows, vector_elements(spec));
   }
   for (const OperationTime& t : step.operations) step.seconds += t.seconds;
   decide_limit(step);

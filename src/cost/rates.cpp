@@ -80,17 +80,18 @@ std::optional<double> product_time(const TeamRates& team, const Operation& op,
 }
 
 // The rate measured for the nearest sharing of rows; of the cache's code, or of 16 bits.
-double attention_time(const TeamRates& team, const Operation& op) {
+std::optional<double> attention_time(const TeamRates& team, const Operation& op, bool cached) {
   const AttentionRate* best = nullptr;
   double least = std::numeric_limits<double>::infinity();
   for (const AttentionRate& r : team.attention) {
-    if (r.decode != (op.tokens == 1)) continue;
+    if (r.decode != (op.tokens == 1) || r.cached != cached) continue;
     const double distance =
         std::abs(std::log2(static_cast<double>(r.heads_per_kv) / op.heads_per_kv)) +
         (r.keys == op.kv_code ? 0 : 100);
     if (distance < least) least = distance, best = &r;
   }
-  return best == nullptr ? op.bytes() / team.bytes_per_second : op.flops * best->seconds_per_flop;
+  if (best == nullptr) return std::nullopt;
+  return op.queries * best->seconds_per_query + op.flops * best->seconds_per_flop;
 }
 
 }  // namespace
@@ -116,29 +117,42 @@ const TeamRates& EngineRates::team(int threads) const {
 
 double operation_seconds(const EngineRates& rates, const TeamRates& team, const Operation& op,
                          double pass_bytes) {
-  if (!op.product) {
-    if (op.flops > 0) return attention_time(team, op);
-    return op.bytes() / team.bytes_per_second;
-  }
-  const std::string key = product_key(op.scheme, op.activation, op.in, rates.isa_class);
-  const std::optional<double> memory = product_time(team, op, key, false);
-  const std::optional<double> cached = product_time(team, op, key, true);
   // Between one and two times the caches a growing share comes from memory.
   const double far = std::clamp(pass_bytes / std::max(1.0, rates.cache_bytes) - 1, 0.0, 1.0);
-  double seconds = 0;
-  if (memory && cached)
-    seconds = far * *memory + (1 - far) * *cached;
-  else if (memory || cached)
-    seconds = memory ? *memory : *cached;
-  else  // a kernel that nobody measured: the plain fallback, about a nanosecond a multiply-add
-    seconds = op.flops / 2 * 1e-9 / team.threads;
-  return seconds;
+  const auto mixed = [&](std::optional<double> memory, std::optional<double> cached, double other) {
+    if (memory && cached) return std::lerp(*cached, *memory, far);
+    return memory ? *memory : cached ? *cached : other;
+  };
+  const double moved = op.bytes() / team.bytes_per_second;
+  if (!op.product)
+    return op.flops == 0
+               ? moved
+               : mixed(attention_time(team, op, false), attention_time(team, op, true), moved);
+  const std::string key = product_key(op.scheme, op.activation, op.in, rates.isa_class);
+  // A kernel that nobody measured: the plain fallback, about a nanosecond a multiply-add.
+  return mixed(product_time(team, op, key, false), product_time(team, op, key, true),
+               op.flops / 2 * 1e-9 / team.threads);
+}
+
+double rest_seconds(const TeamRates& team, double blocks, double rows, double elements) {
+  double of_rows = 0, before_rows = 0, before = 0;  // seconds per element, times rows
+  for (const TeamRates::Rest& r : team.rest) {
+    const double here = r.rows * r.seconds_per_element;
+    of_rows = std::lerp(before, here, (rows - before_rows) / (r.rows - before_rows));
+    if (rows <= r.rows) break;
+    of_rows = rows * r.seconds_per_element;  // if no more follows
+    before_rows = r.rows;
+    before = here;
+  }
+  return team.seconds_per_pass + blocks * team.seconds_per_block + of_rows * elements;
 }
 
 Json to_json(const EngineRates& rates) {
   Json::Array teams;
   for (const TeamRates& t : rates.teams) {
-    Json::Array products, attention;
+    Json::Array products, attention, rest;
+    for (const TeamRates::Rest& r : t.rest)
+      rest.push_back(Json::array({Json(r.rows), Json(r.seconds_per_element)}));
     for (const ProductRate& r : t.products) {
       Json::Array points;
       for (const Point& p : r.points)
@@ -152,6 +166,8 @@ Json to_json(const EngineRates& rates) {
     for (const AttentionRate& r : t.attention)
       attention.push_back(Json::object({{"keys", Json(r.keys)},
                                         {"decode", Json(r.decode)},
+                                        {"cached", Json(r.cached)},
+                                        {"seconds_per_query", Json(r.seconds_per_query)},
                                         {"heads_per_kv", Json(r.heads_per_kv)},
                                         {"seconds_per_flop", Json(r.seconds_per_flop)}}));
     teams.push_back(Json::object({{"threads", Json(t.threads)},
@@ -160,7 +176,7 @@ Json to_json(const EngineRates& rates) {
                                   {"attention", Json(std::move(attention))},
                                   {"seconds_per_pass", Json(t.seconds_per_pass)},
                                   {"seconds_per_block", Json(t.seconds_per_block)},
-                                  {"seconds_per_element", Json(t.seconds_per_element)}}));
+                                  {"rest", Json(std::move(rest))}}));
   }
   return Json::object({{"isa", Json(rates.isa)},
                        {"isa_class", Json(static_cast<i64>(rates.isa_class))},
@@ -189,7 +205,12 @@ EngineRates parse_engine_rates(const Json& j, const std::string& source) try {
     t.bytes_per_second = positive(team.at("bytes_per_second"));
     t.seconds_per_pass = positive(team.at("seconds_per_pass"));
     t.seconds_per_block = positive(team.at("seconds_per_block"));
-    t.seconds_per_element = positive(team.at("seconds_per_element"));
+    for (const Json& part : team.at("rest").as_array()) {
+      if (part.as_array().size() != 2) fail_input("HW-006", "a measured rest is not two numbers");
+      t.rest.push_back({positive(part.as_array()[0]), positive(part.as_array()[1])});
+      if (t.rest.back().rows <= (t.rest.size() > 1 ? t.rest.end()[-2].rows : 0))
+        fail_input("HW-006", "measured rows are out of order");
+    }
     for (const Json& product : team.at("products").as_array()) {
       ProductRate r{product.at("key").as_string(),
                     product.at("cached").as_bool(),
@@ -206,9 +227,10 @@ EngineRates parse_engine_rates(const Json& j, const std::string& source) try {
       t.products.push_back(std::move(r));
     }
     for (const Json& row : team.at("attention").as_array())
-      t.attention.push_back({row.at("keys").as_string(), row.at("decode").as_bool(),
-                             std::max<i64>(1, row.at("heads_per_kv").as_int()),
-                             positive(row.at("seconds_per_flop"))});
+      t.attention.push_back(
+          {row.at("keys").as_string(), row.at("decode").as_bool(), row.at("cached").as_bool(),
+           std::max<i64>(1, row.at("heads_per_kv").as_int()), positive(row.at("seconds_per_query")),
+           positive(row.at("seconds_per_flop"))});
     if (t.threads < 1 || !(t.bytes_per_second > 0))
       fail_input("HW-006", "a measured team has no threads or no bandwidth");
     rates.teams.push_back(std::move(t));

@@ -4,8 +4,9 @@
 //   once(key, b) + in' per_input(key, b) + out per_output(key, b) + out in' per_weight(key, b),
 // in' being `in` as kernels pad it: waking threads, preparing inputs, finishing outputs, and the
 // work itself. The key says which kernel runs and how its scales lie ("nib4:g128:floats"). Matrices
-// that come from memory and such that stay in the caches have rates of their own. Attention goes by
-// multiply-adds of visible pairs; all else by tokens, elements and blocks.
+// that come from memory and such that stay in the caches have rates of their own, and so has
+// attention, which goes by queries and FLOPs of visible pairs. All else goes by passes, blocks and
+// elements of rows.
 #pragma once
 
 #include <map>
@@ -35,8 +36,9 @@ struct ProductRate {
 struct AttentionRate {
   std::string keys;      // code of the cache: "f16", "int8", ...
   bool decode = false;   // one query a sequence; else many
+  bool cached = false;   // the rows stayed in the caches
   i64 heads_per_kv = 1;  // queries that share a row
-  double seconds_per_flop = 0;
+  double seconds_per_query = 0, seconds_per_flop = 0;
 };
 
 // Rates of one team of threads.
@@ -46,7 +48,11 @@ struct TeamRates {
   std::vector<ProductRate> products;
   std::vector<AttentionRate> attention;
   double seconds_per_pass = 0, seconds_per_block = 0;
-  double seconds_per_element = 0;  // of a row's elements that pass through norms, rotations, ...
+  // Of the elements that pass through norms, rotations and the like, by rows: ascending.
+  struct Rest {
+    double rows = 0, seconds_per_element = 0;
+  };
+  std::vector<Rest> rest;
 };
 
 struct EngineRates {
@@ -59,6 +65,9 @@ struct EngineRates {
 
 Json to_json(const EngineRates&);
 EngineRates parse_engine_rates(const Json&, const std::string& source);
+
+// Seconds of a pass outside of products and attention.
+double rest_seconds(const TeamRates&, double blocks, double rows, double elements);
 
 // Seconds of an operation of a pass whose weights are `pass_bytes` in all.
 double operation_seconds(const EngineRates&, const TeamRates&, const Operation&, double pass_bytes);

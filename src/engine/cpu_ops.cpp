@@ -15,6 +15,7 @@
 #include "engine/cpu_ops.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <utility>
 
@@ -109,6 +110,24 @@ Array condition(const CpuOps::Linear& site, Matrix<const float> x, Buffers& buff
   return z;
 }
 
+// Adds the seconds of its life.
+class Timer {
+ public:
+  explicit Timer(double* to) : to_(to) {
+    if (to_ != nullptr) begin_ = std::chrono::steady_clock::now();
+  }
+  ~Timer() {
+    if (to_ != nullptr)
+      *to_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
+  }
+  Timer(const Timer&) = delete;
+  Timer& operator=(const Timer&) = delete;
+
+ private:
+  double* to_;
+  std::chrono::steady_clock::time_point begin_;
+};
+
 }  // namespace
 
 CpuOps::CpuOps(const Net& net, Pool& pool, unsigned isa)
@@ -124,6 +143,8 @@ void CpuOps::multiply(const PackedLinear& product, Matrix<const float> x, Matrix
   if (tally_ != nullptr) tally_->product(product, x.rows);
   const double work =
       static_cast<double>(x.rows) * static_cast<double>(x.cols) * static_cast<double>(y.cols);
+  // Without a pool this may be any thread: what surrounds it is timed.
+  const Timer timer(pool != nullptr && times_ != nullptr ? &times_->products : nullptr);
   if (pool != nullptr && work >= worth_threads)
     product.apply(x, y, *pool);
   else
@@ -324,6 +345,7 @@ void CpuOps::store(const Block& block, const Array& k, const Array* v) {
 
 // Runs calls_, their items shared out over the threads.
 void CpuOps::run_calls() {
+  const Timer timer(times_ != nullptr ? &times_->attention : nullptr);
   if (tally_ != nullptr)
     for (const AttendCall& call : calls_) tally_->attention(call);
   i64 total = 0;

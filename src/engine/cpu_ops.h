@@ -20,6 +20,7 @@ class CpuOps {
   CpuOps(const Net&, Pool&, unsigned isa);
   void begin(const Chunk&);  // must live until the pass is over
   void count(Tally* tally) { tally_ = tally; }
+  void time(PartTimes* times) { times_ = times; }
 
   Array embed();
   Array copy(Matrix<const float>);  // an Array of what lies elsewhere
@@ -58,6 +59,7 @@ class CpuOps {
 
   const Net& net_;
   Tally* tally_ = nullptr;
+  PartTimes* times_ = nullptr;
   Pool& pool_;
   unsigned isa_;
   const VectorOps& vector_;

@@ -207,6 +207,12 @@ void Engine::count(Tally* tally) {
   fast->ops.count(tally);
 }
 
+void Engine::time(PartTimes* times) {
+  auto* fast = std::get_if<Machine<CpuOps>>(&impl_->machine);
+  PARE_CHECK(fast != nullptr);
+  fast->ops.time(times);
+}
+
 i64 Engine::weight_bytes_per_step(i64 batch) const {
   const Spec& s = spec();
   i64 bytes = vector_bytes(s) + batch * stored_bytes(s.embed, 1, s.dim);

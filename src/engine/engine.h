@@ -50,7 +50,8 @@ struct Tap {
   std::function<void(const std::string& stage, Matrix<const float> x)> stage;
 };
 
-struct Tally;  // engine/tally.h
+struct Tally;      // engine/tally.h
+struct PartTimes;  // engine/tally.h
 
 class Engine {
  public:
@@ -74,6 +75,8 @@ class Engine {
   // Steps from now on add to the tally what they multiply and read (null: no more). Not of the
   // reference.
   void count(Tally*);
+  // Steps from now on add what their parts took (null: no more). The same restriction.
+  void time(PartTimes*);
 
   // What one decode step of `batch` sequences reads from memory: weights by the packed layouts
   // chosen, and of each cache of `context` positions the rows that are visible.

@@ -1,5 +1,5 @@
-// An instrumented run: what steps really multiplied and read, counted where it is done. The cost
-// model (cost/count.h) is held against it, exactly.
+// Instrumented runs: what steps really multiplied and read, counted where it is done (the cost
+// model, cost/count.h, is held against it, exactly); and what their parts took.
 #pragma once
 
 #include <atomic>
@@ -23,6 +23,11 @@ struct Tally {
 
  private:
   std::set<const void*> seen_;  // touched by the calling thread alone
+};
+
+// Seconds of steps within the products and within attention; the rest is norms, rotations, waiting.
+struct PartTimes {
+  double products = 0, attention = 0;
 };
 
 }  // namespace pare

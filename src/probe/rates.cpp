@@ -1,10 +1,8 @@
-// Measuring rates: kernels by themselves where that is possible, differences of whole passes where
-// it is not.
+// Measuring rates: kernels by themselves where that is possible, parts of passes where it is not.
 //
-// A product is timed on matrices of one shape, as many copies as the caches do not hold, or so few
-// that they do. Attention is the difference of two steps of one model that differ in context
-// alone. What is left of the steps of a small model when its products and its attention are taken
-// away is what passes, blocks and elements cost: norms, rotations, waking threads.
+// A product is timed on matrices of four shapes, as many copies as the caches do not hold, or so
+// few that they do. Attention, and what is neither product nor attention, are timed within steps of
+// small models.
 #include "probe/rates.h"
 
 #include <algorithm>
@@ -13,6 +11,7 @@
 #include "base/random.h"
 #include "cost/predict.h"
 #include "engine/engine.h"
+#include "engine/tally.h"
 #include "kernel/linear.h"
 #include "number/encode.h"
 
@@ -251,64 +250,97 @@ Spec small_llama(i64 dim, i64 inner, i64 blocks, i64 heads, i64 kv_heads, const 
   return spec;
 }
 
-struct Run {
-  Engine engine;
-  KvCache cache;
+// Steps of a model of one sequence, timed part by part.
+class Run {
+ public:
   Run(const Model& model, Pool& pool, const KvScheme& kv, i64 positions)
-      : engine(model, pool, options(kv)), cache(engine.make_cache(positions)) {}
+      : engine_(model, pool, options(kv)), cache_(engine_.make_cache(positions)), pool_(pool) {}
+  const Spec& spec() const { return engine_.spec(); }
+
+  struct Parts {
+    double attention = 0, rest = 0;
+  };
+  // Of a step of so many tokens behind `context`; before each, `flush` takes the caches.
+  Parts parts(i64 tokens, i64 context, double seconds, const std::vector<char>& flush) {
+    if (cache_.size() > context) cache_.truncate(context);
+    while (cache_.size() < context) step(std::min<i64>(512, context - cache_.size()));
+    std::vector<double> attention, rest;
+    const double begin = now_seconds();
+    while (rest.size() < 5 || (now_seconds() - begin < seconds && rest.size() < 200)) {
+      stop_if_interrupted();
+      cache_.truncate(context);
+      pool_.each([&](int) { read(flush); });
+      PartTimes times;
+      engine_.time(&times);
+      const double whole = step(tokens);
+      engine_.time(nullptr);
+      attention.push_back(times.attention);
+      rest.push_back(whole - times.products - times.attention);
+    }
+    cache_.truncate(context);
+    return {quiet(std::move(attention)), quiet(std::move(rest))};
+  }
+
+ private:
   static EngineOptions options(const KvScheme& kv) {
     EngineOptions o;
     o.kv = kv;
     return o;
   }
+  static void read(const std::vector<char>& data) {
+    char sum = 0;
+    for (std::size_t i = 0; i < data.size(); i += 64) sum = static_cast<char>(sum ^ data[i]);
+    volatile char kept = sum;
+    (void)kept;
+  }
   double step(i64 tokens) {
     const std::vector<std::int32_t> ids(static_cast<std::size_t>(tokens), 5);
-    const Input input{&cache, ids};
+    const Input input{&cache_, ids};
     const double start = now_seconds();
-    engine.step({&input, 1}, Want::last);
+    engine_.step({&input, 1}, Want::last);
     return now_seconds() - start;
   }
-  // Seconds of a step of so many tokens behind `context`, which stays as it is.
-  double again(i64 tokens, i64 context, double seconds) {
-    while (cache.size() < context) step(std::min<i64>(512, context - cache.size()));
-    std::vector<double> samples;
-    const double begin = now_seconds();
-    while (samples.size() < 3 || (now_seconds() - begin < seconds && samples.size() < 200)) {
-      stop_if_interrupted();
-      cache.truncate(context);
-      samples.push_back(step(tokens));
-    }
-    cache.truncate(context);
-    return quiet(std::move(samples));
-  }
+  Engine engine_;
+  KvCache cache_;
+  Pool& pool_;
 };
 
+// Two contexts tell what a query costs from what the pairs cost.
 void measure_attention(EngineRates& rates, const std::vector<Pool*>& pools, const RateOptions& o,
                        const Log& log) {
-  constexpr i64 heads = 16, near = 64, far = 1600, chunk = 256;
-  const double seconds = o.seconds;
+  constexpr i64 heads = 16, near = 64, far = 1024, chunk = 128;
   std::vector<std::string> caches = o.caches;
   if (caches.empty()) caches.assign(std::begin(all_caches), std::end(all_caches));
+  const std::vector<char> none, all(static_cast<std::size_t>(2 * rates.cache_bytes) + 1);
   Progress progress(log, "attention", static_cast<double>(2 * caches.size()), "caches");
   for (i64 share : {1, 4}) {
     const Spec spec = small_llama(256, 256, 1, heads, heads / share, parse_scheme("bf16"));
     const Model model = random_model(spec, 1, Code::bf16);
     for (const std::string& cache : caches) {
-      const KvScheme kv = parse_kv_scheme(cache);
       for (std::size_t i = 0; i < pools.size(); i++) {
-        Run run(model, *pools[i], kv, far + chunk);
-        for (bool decode : {true, false}) {
-          const i64 tokens = decode ? 1 : chunk;
-          Load a, b;
-          a.tokens = b.tokens = tokens;
-          a.context = near;
-          b.context = far;
-          const double flops = sum(operations(spec, b)).flops - sum(operations(spec, a)).flops;
-          run.cache.truncate(0);
-          const double first = run.again(tokens, near, decode ? seconds : 3 * seconds);
-          const double second = run.again(tokens, far, decode ? 2 * seconds : 6 * seconds);
-          rates.teams[i].attention.push_back(
-              {cache, decode, share, std::max(0.0, second - first) / flops});
+        Run run(model, *pools[i], parse_kv_scheme(cache), far + chunk);
+        for (const auto& [decode, cached] : {std::pair{true, true}, {true, false}, {false, true}}) {
+          AttentionRate rate{cache, decode, cached, share, 0, 0};
+          double seconds[2], flops[2];
+          for (const auto& [k, context] : {std::pair{0, near}, {1, far}}) {
+            Load load;
+            load.tokens = decode ? 1 : chunk;
+            load.context = context;
+            flops[k] = 0;
+            for (const Operation& op : operations(spec, load))
+              if (!op.product) flops[k] += op.flops;
+            seconds[k] =
+                run.parts(load.tokens, context, 2 * o.seconds, cached ? none : all).attention;
+          }
+          const double queries = heads * static_cast<double>(decode ? 1 : chunk);
+          rate.seconds_per_flop = std::max(0.0, (seconds[1] - seconds[0]) / (flops[1] - flops[0]));
+          rate.seconds_per_query =
+              std::max(0.0, seconds[0] - flops[0] * rate.seconds_per_flop) / queries;
+          rates.teams[i].attention.push_back(rate);
+          if (!decode) {  // many queries read each row often: where from matters little
+            rate.cached = false;
+            rates.teams[i].attention.push_back(rate);
+          }
         }
       }
       progress.add(1);
@@ -316,40 +348,32 @@ void measure_attention(EngineRates& rates, const std::vector<Pool*>& pools, cons
   }
 }
 
-// Seconds of a pass that its operations do not explain.
-double residual(Run& run, const EngineRates& rates, const TeamRates& team, i64 tokens,
-                double seconds) {
-  Load load;
-  load.tokens = tokens;
-  load.context = 64;
-  load.kv = run.cache.scheme();
-  load.packed = true;
-  const double measured = run.again(tokens, load.context, seconds);
-  const std::vector<Operation> list = operations(run.engine.spec(), load);
-  const double bytes = sum(list).weight_bytes;
-  double explained = 0;
-  for (const Operation& op : list) explained += operation_seconds(rates, team, op, bytes);
-  return measured - explained;
-}
-
+// Two depths and two widths tell passes, blocks and elements apart.
 void measure_rest(EngineRates& rates, const std::vector<Pool*>& pools, double seconds) {
-  constexpr i64 shallow = 2, deep = 6, rows = 128;
+  constexpr i64 shallow = 2, deep = 6, rows[] = {1, 4, 16, 128};
   const Scheme scheme = parse_scheme("int8:channel");
-  const Model few_blocks =
-      random_model(small_llama(512, 1536, shallow, 8, 2, scheme), 1, Code::bf16);
-  const Model many_blocks = random_model(small_llama(512, 1536, deep, 8, 2, scheme), 1, Code::bf16);
+  const Model base = random_model(small_llama(512, 1536, shallow, 8, 2, scheme), 1, Code::bf16);
+  const Model longer = random_model(small_llama(512, 1536, deep, 8, 2, scheme), 1, Code::bf16);
+  const Model broader =
+      random_model(small_llama(2048, 6144, shallow, 32, 8, scheme), 1, Code::bf16);
   for (std::size_t i = 0; i < pools.size(); i++) {
     TeamRates& team = rates.teams[i];
-    Run a(few_blocks, *pools[i], Code::f16, 64 + rows),
-        b(many_blocks, *pools[i], Code::f16, 64 + rows);
-    const double ra = residual(a, rates, team, 1, 5 * seconds);
-    const double rb = residual(b, rates, team, 1, 5 * seconds);
-    team.seconds_per_block = std::max(0.0, (rb - ra) / (deep - shallow));
-    team.seconds_per_pass = std::max(0.0, ra - shallow * team.seconds_per_block);
-    const double many = residual(b, rates, team, rows, 5 * seconds);
-    const double fixed = team.seconds_per_pass + deep * team.seconds_per_block;
-    team.seconds_per_element =
-        std::max(0.0, many - fixed) / (rows * vector_elements(b.engine.spec()));
+    Run a(base, *pools[i], Code::f16, 64 + 128), b(longer, *pools[i], Code::f16, 64 + 128),
+        c(broader, *pools[i], Code::f16, 64 + 128);
+    const auto rest = [&](Run& run, i64 count) {
+      return run.parts(count, 64, 5 * seconds, {}).rest;
+    };
+    const double ra = rest(a, 1), rb = rest(b, 1), rc = rest(c, 1);
+    const double ea = vector_elements(a.spec()), eb = vector_elements(b.spec()),
+                 ec = vector_elements(c.spec());
+    const double per_element = std::max(0.0, (rc - ra) / (ec - ea));
+    team.seconds_per_block =
+        std::max(0.0, (rb - ra - per_element * (eb - ea)) / static_cast<double>(deep - shallow));
+    team.seconds_per_pass = std::max(0.0, ra - per_element * ea - shallow * team.seconds_per_block);
+    const double fixed = team.seconds_per_pass + shallow * team.seconds_per_block;
+    for (i64 count : rows)
+      team.rest.push_back({static_cast<double>(count), std::max(0.0, rest(c, count) - fixed) /
+                                                           (static_cast<double>(count) * ec)});
   }
 }
 

@@ -33,9 +33,14 @@ TEST(MeasuredRates, CoverWhatIsAskedFor) {
         EXPECT_TRUE(std::isfinite(p.once + p.per_input + p.per_output));
       }
     }
-    EXPECT_EQ(team.attention.size(), 4u) << "decode and prefill, rows shared and not";
+    EXPECT_EQ(team.attention.size(), 8u)
+        << "decode and prefill, rows shared and not, from memory and from the caches";
+    for (const AttentionRate& r : team.attention)
+      EXPECT_GT(r.seconds_per_query + r.seconds_per_flop, 0);
     EXPECT_GT(team.bytes_per_second, 0);
     EXPECT_GE(team.seconds_per_block, 0);
+    ASSERT_FALSE(team.rest.empty());
+    EXPECT_GT(team.rest.back().seconds_per_element, 0);
   }
   const EngineRates again = parse_engine_rates(parse_json(to_json(rates).dump(), "rates"), "rates");
   EXPECT_EQ(to_json(again).dump(), to_json(rates).dump());
@@ -53,7 +58,7 @@ std::shared_ptr<EngineRates> known_rates() {
       {key, false, 2, {{1, 0, 0, 0, 2e-10}, {4, 0, 0, 0, 2e-10}, {8, 0, 0, 0, 4e-10}}});
   team.products.push_back(
       {key, true, 2, {{1, 0, 0, 0, 1e-10}, {4, 0, 0, 0, 2e-10}, {8, 0, 0, 0, 4e-10}}});
-  team.attention.push_back({"f16", true, 4, 1e-9});
+  team.attention.push_back({"f16", true, false, 4, 1e-7, 1e-9});
   team.seconds_per_pass = 1e-3;
   team.seconds_per_block = 1e-4;
   rates->teams.push_back(team);
@@ -77,7 +82,8 @@ TEST(Predictions, AddUpWhatWasMeasured) {
     return predict_pass(spec, h, load, 1).seconds;
   };
   const double weights = 2048.0 * 128256 + 16 * (2048.0 * (2048 * 2 + 512 * 2) + 3 * 2048.0 * 8192);
-  const double attention = 16 * 4.0 * 32 * 64 * 100;
+  // Pairs at a nanosecond a FLOP, and a hundred for each query.
+  const double attention = 16 * (4.0 * 32 * 64 * 100 + 32 * 100);
   const double fixed = 1e-3 + 16 * 1e-4;
   EXPECT_NEAR(seconds(1), weights * 2e-10 + attention * 1e-9 + fixed, 1e-4);
   EXPECT_NEAR(seconds(6), weights * 3e-10 + 6 * attention * 1e-9 + fixed, 1e-4) << "between points";
@@ -96,6 +102,18 @@ TEST(Predictions, SmallModelsComeFromTheCaches) {
   EXPECT_NEAR(operation_seconds(*rates, team, op, 5e5), n * 1e-10, 1e-9);
   EXPECT_NEAR(operation_seconds(*rates, team, op, 1.5e6), n * 1.5e-10, 1e-9);
   EXPECT_NEAR(operation_seconds(*rates, team, op, 9e6), n * 2e-10, 1e-9);
+}
+
+TEST(Predictions, TheRestGrowsBetweenMeasuredRows) {
+  TeamRates team;
+  team.seconds_per_pass = 1;
+  team.seconds_per_block = 0.5;
+  team.rest = {{1, 4}, {5, 2}};
+  const auto of_rows = [&](double rows) { return rest_seconds(team, 2, rows, 3) - 2; };
+  EXPECT_NEAR(of_rows(1), 3 * 4, 1e-12);
+  EXPECT_NEAR(of_rows(3), 3 * 7, 1e-12) << "half way from 4 to 10";
+  EXPECT_NEAR(of_rows(5), 3 * 10, 1e-12);
+  EXPECT_NEAR(of_rows(50), 3 * 100, 1e-12) << "in proportion beyond";
 }
 
 TEST(Predictions, AProductCostsByCallInputOutputAndWeight) {
