@@ -74,7 +74,7 @@ template <int kind>
 Tile turn(const PackedCall& c, i64 row, int rows) {
   const Packed& w = *c.w;
   Tile t{};
-  t.bytes = reinterpret_cast<u8*>(line_start(c.tile));
+  t.bytes = reinterpret_cast<u8*>(c.tile);
   t.scales = reinterpret_cast<float*>(t.bytes + w.in_padded * height);
   t.bias = w.bias == nullptr ? nullptr : t.scales + w.groups * height;
   t.offset = kind == Packed::nib4 ? static_cast<int>(-w.table[0]) : 128;

@@ -10,6 +10,7 @@
 #include <cmath>
 
 #include "kernel/ops.h"
+#include "kernel/panels.h"
 #include "kernel/rows.h"
 #include "number/encode.h"
 
@@ -131,10 +132,10 @@ double sum_of(const float* x, i64 n) {
 }
 
 struct Scratch {
-  std::vector<float> x, sums, scales, simulated;
-  std::vector<std::uint8_t> codes;
-  std::vector<std::int8_t> row, arranged;
-  std::vector<float> tile;
+  Panels<float> x, sums, scales, simulated;
+  Panels<std::uint8_t> codes;
+  Panels<std::int8_t> row, arranged;
+  Panels<float> tile;
 };
 Scratch& scratch() {
   thread_local Scratch mine;  // grows to the largest input seen by the thread
@@ -142,7 +143,7 @@ Scratch& scratch() {
 }
 
 template <class T>
-T* room(std::vector<T>& v, i64 n) {
+T* room(Panels<T>& v, i64 n) {
   if (v.size() < static_cast<std::size_t>(n)) v.resize(static_cast<std::size_t>(n));
   return v.data();
 }

@@ -3,6 +3,7 @@
 
 #include "base/random.h"
 #include "kernel/linear.h"
+#include "kernel/panels.h"
 #include "number/encode.h"
 
 namespace pare {
@@ -28,7 +29,7 @@ void product(benchmark::State& state, const char* scheme, const char* input) {
     copies.emplace_back(t, parse_activation(input), 0, isa_here(), pool);
     bytes += copies.back().bytes_streamed(batch);
   }
-  std::vector<float> x(static_cast<std::size_t>(batch * cols), 0.5f),
+  Panels<float> x(static_cast<std::size_t>(batch * cols), 0.5f),
       y(static_cast<std::size_t>(batch * rows));
   std::size_t next = 0;
   for (auto _ : state) {

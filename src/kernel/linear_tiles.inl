@@ -94,7 +94,7 @@ template <int kind>
 void run_tiles(const PackedCall& c) {
   const Packed& w = *c.w;
   const LaneScales lanes(w, 8 * L, 8);
-  float* tile = line_start(c.tile);
+  float* tile = c.tile;
   float* decoded = tile + tile_rows * piece_columns;
   for (i64 row = c.row0; row < c.row1; row += tile_rows) {
     Piece p{tile, row, least(c.row1 - row, tile_rows), 0, 0};

@@ -38,7 +38,7 @@ struct PackedCall {
   const float* code_scales;  // (batch): scale of a token's codes
   float* y;                  // (batch, y_stride)
   std::int64_t batch, x_stride, y_stride, row0, row1;
-  float* tile;  // scratch of at least tile_floats(in_padded)
+  float* tile;  // scratch of at least tile_floats(in_padded), at a cache line
 };
 constexpr std::int64_t tile_rows = 48;
 constexpr std::int64_t piece_columns = 1024;               // decoded and turned at a time
@@ -47,10 +47,7 @@ constexpr std::int64_t piece_stride = piece_columns + 16;  // not all rows in th
 constexpr std::int64_t tile_floats(std::int64_t in_padded) {
   const std::int64_t whole = tile_rows * in_padded;
   const std::int64_t pieces = tile_rows * piece_columns + 16 * piece_stride;
-  return (whole > pieces ? whole : pieces) + 16;  // to begin at a cache line
-}
-inline float* line_start(float* p) {
-  return reinterpret_cast<float*>((reinterpret_cast<std::uintptr_t>(p) + 63) / 64 * 64);
+  return whole > pieces ? whole : pieces;
 }
 
 }  // namespace pare

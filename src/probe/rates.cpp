@@ -13,6 +13,7 @@
 #include "engine/engine.h"
 #include "engine/tally.h"
 #include "kernel/linear.h"
+#include "kernel/panels.h"
 #include "number/encode.h"
 
 namespace pare {
@@ -115,7 +116,7 @@ class Copies {
  private:
   i64 inputs_, outputs_;
   std::vector<PackedLinear> list_;
-  std::vector<float> x_, y_;
+  Panels<float> x_, y_;  // at cache lines, as in the engine
 };
 
 // The largest working set that is read nearly as fast as a small one.
