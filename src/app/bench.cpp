@@ -151,9 +151,8 @@ void command_roof(const RoofOptions& o, const CommonOptions& common, const Outpu
   if (rates) {
     Table list({"product", "inputs", "1 thread", fmt::format("{} threads", pool.threads())});
     const auto speed = [](const ProductRate& r, std::size_t i) {
-      const ProductRate::Point& p = r.points[i];
-      return p.batch == 1 ? human_rate(r.bytes_per_weight / p.per_weight, "B")
-                          : human_rate(2 * p.batch / p.per_weight, "FLOP");
+      return i == 0 ? human_rate(r.bytes_per_second(i), "B")
+                    : human_rate(r.flops_per_second(i), "FLOP");
     };
     const TeamRates &one = rates->teams.front(), &all = rates->teams.back();
     for (std::size_t k = 0; k < one.products.size(); k++)

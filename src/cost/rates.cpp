@@ -17,21 +17,31 @@ namespace {
 
 using Point = ProductRate::Point;
 
-Point at_batch(const ProductRate& r, double batch) {
+double seconds_of(const Point& p, double out, double in) {
+  const auto seconds = [&](const ProductRate::Width& w) { return w.once + out * w.per_output; };
+  const std::vector<ProductRate::Width>& widths = p.widths;
+  if (in > widths.back().in || widths.size() == 1) {
+    const ProductRate::Width& last = widths.back();
+    return last.once + out * last.per_output * in / last.in;
+  }
+  std::size_t i = 1;
+  while (in > widths[i].in) i++;
+  const ProductRate::Width &a = widths[i - 1], &b = widths[i];
+  // Of a narrower matrix than any measured, what is common to both widths remains.
+  const double share = (in - a.in) / (b.in - a.in);
+  return std::max(seconds(a) * std::min(1.0, in / a.in), std::lerp(seconds(a), seconds(b), share));
+}
+
+double seconds_of(const ProductRate& r, double out, double in, double batch) {
   const std::vector<Point>& points = r.points;
-  if (batch <= points.front().batch) return points.front();
+  if (batch <= points.front().batch) return seconds_of(points.front(), out, in);
   for (std::size_t i = 1; i < points.size(); i++) {
     const Point &a = points[i - 1], &b = points[i];
     if (batch > b.batch) continue;
-    const double share = (batch - a.batch) / (b.batch - a.batch);
-    const auto between = [&](double Point::*part) { return std::lerp(a.*part, b.*part, share); };
-    return {batch, between(&Point::once), between(&Point::per_input), between(&Point::per_output),
-            between(&Point::per_weight)};
+    return std::lerp(seconds_of(a, out, in), seconds_of(b, out, in),
+                     (batch - a.batch) / (b.batch - a.batch));
   }
-  const Point& last = points.back();
-  const double times = batch / last.batch;
-  return {batch, last.once, times * last.per_input, times * last.per_output,
-          times * last.per_weight};
+  return seconds_of(points.back(), out, in) * batch / points.back().batch;
 }
 
 // The kernel of a key, and the weights that share a scale ("i8:row:integers": 0 for a row).
@@ -73,10 +83,7 @@ std::optional<double> product_time(const TeamRates& team, const Operation& op,
   const double share = r->key == key || r->bytes_per_weight <= 0 || op.rows > 8
                            ? 1
                            : op.weight_bytes / (in * out) / r->bytes_per_weight;
-  const Point p = at_batch(*r, static_cast<double>(op.rows));
-  const double work = out * in * p.per_weight * share;
-  // Differences of times are uncertain where they are small; what is sure is the work.
-  return std::max(0.8 * work, p.once + in * p.per_input + out * p.per_output + work);
+  return share * seconds_of(*r, out, in, static_cast<double>(op.rows));
 }
 
 // The rate measured for the nearest sharing of rows; of the cache's code, or of 16 bits.
@@ -95,6 +102,15 @@ std::optional<double> attention_time(const TeamRates& team, const Operation& op,
 }
 
 }  // namespace
+
+double ProductRate::bytes_per_second(std::size_t i) const {
+  const Width& w = points[i].widths.back();
+  return bytes_per_weight * w.in / w.per_output;
+}
+double ProductRate::flops_per_second(std::size_t i) const {
+  const Width& w = points[i].widths.back();
+  return 2 * points[i].batch * w.in / w.per_output;
+}
 
 std::string product_key(const Scheme& s, const Activation& a, i64 in, unsigned isa) {
   static constexpr const char* kinds[] = {"f32", "f16", "bf16", "e4m3", "e5m2", "i8", "nib4"};
@@ -155,9 +171,13 @@ Json to_json(const EngineRates& rates) {
       rest.push_back(Json::array({Json(r.rows), Json(r.seconds_per_element)}));
     for (const ProductRate& r : t.products) {
       Json::Array points;
-      for (const Point& p : r.points)
-        points.push_back(Json::array({Json(p.batch), Json(p.once), Json(p.per_input),
-                                      Json(p.per_output), Json(p.per_weight)}));
+      for (const Point& p : r.points) {
+        Json::Array widths;
+        for (const ProductRate::Width& w : p.widths)
+          widths.push_back(Json::array({Json(w.in), Json(w.once), Json(w.per_output)}));
+        points.push_back(
+            Json::object({{"batch", Json(p.batch)}, {"widths", Json(std::move(widths))}}));
+      }
       products.push_back(Json::object({{"key", Json(r.key)},
                                        {"cached", Json(r.cached)},
                                        {"bytes_per_weight", Json(r.bytes_per_weight)},
@@ -185,14 +205,9 @@ Json to_json(const EngineRates& rates) {
 }
 
 EngineRates parse_engine_rates(const Json& j, const std::string& source) try {
-  const auto finite = [](const Json& value) {
+  const auto positive = [](const Json& value) {
     const double x = value.as_number();
-    if (!(std::abs(x) < 1e30)) fail_input("HW-006", "a measured rate is out of range");
-    return x;
-  };
-  const auto positive = [&](const Json& value) {
-    const double x = finite(value);
-    if (x < 0) fail_input("HW-006", "a measured rate is negative");
+    if (!(x >= 0 && x < 1e30)) fail_input("HW-006", "a measured rate is out of range");
     return x;
   };
   EngineRates rates;
@@ -217,10 +232,16 @@ EngineRates parse_engine_rates(const Json& j, const std::string& source) try {
                     positive(product.at("bytes_per_weight")),
                     {}};
       for (const Json& point : product.at("points").as_array()) {
-        const Json::Array& part = point.as_array();
-        if (part.size() != 5) fail_input("HW-006", "a measured rate is not five numbers");
-        r.points.push_back({positive(part[0]), finite(part[1]), finite(part[2]), finite(part[3]),
-                            positive(part[4])});
+        Point p{positive(point.at("batch")), {}};
+        for (const Json& width : point.at("widths").as_array()) {
+          const Json::Array& part = width.as_array();
+          if (part.size() != 3) fail_input("HW-006", "a measured width is not three numbers");
+          p.widths.push_back({positive(part[0]), positive(part[1]), positive(part[2])});
+          if (p.widths.back().in <= (p.widths.size() > 1 ? p.widths.end()[-2].in : 0))
+            fail_input("HW-006", "measured widths are out of order");
+        }
+        if (p.widths.empty()) fail_input("HW-006", "no width was measured");
+        r.points.push_back(std::move(p));
         if (r.points.size() > 1 && r.points.end()[-2].batch >= r.points.back().batch)
           fail_input("HW-006", "measured batches are out of order");
       }

@@ -1,12 +1,11 @@
 // Rates of Pare's own engine on a machine: measured once (`pare roof`), interpolated here.
 //
-// A product of an (out, in) matrix with b inputs takes
-//   once(key, b) + in' per_input(key, b) + out per_output(key, b) + out in' per_weight(key, b),
-// in' being `in` as kernels pad it: waking threads, preparing inputs, finishing outputs, and the
-// work itself. The key says which kernel runs and how its scales lie ("nib4:g128:floats"). Matrices
-// that come from memory and such that stay in the caches have rates of their own, and so has
-// attention, which goes by queries and FLOPs of visible pairs. All else goes by passes, blocks and
-// elements of rows.
+// A product of an (out, in) matrix with b inputs takes once(key, b, in') + out per_output(key, b,
+// in'), in' being `in` as kernels pad it: waking threads and preparing inputs, then the work
+// itself. Both are measured for a few widths and linear between them. The key says which kernel
+// runs and how its scales lie ("nib4:g128:floats"). Matrices that come from memory and such that
+// stay in the caches have rates of their own, and so has attention, which goes by queries and FLOPs
+// of visible pairs. All else goes by passes, blocks and elements of rows.
 #pragma once
 
 #include <map>
@@ -26,11 +25,17 @@ struct ProductRate {
   std::string key;
   bool cached = false;  // the matrices stayed in the caches
   double bytes_per_weight = 0;
+  struct Width {
+    double in = 0, once = 0, per_output = 0;  // seconds
+  };
   struct Point {
     double batch = 0;
-    double once = 0, per_input = 0, per_output = 0, per_weight = 0;  // seconds
+    std::vector<Width> widths;  // in ascending
   };
   std::vector<Point> points;  // batch ascending
+  // Weights' bytes and FLOPs a second of the widest matrix at points[i].
+  double bytes_per_second(std::size_t i) const;
+  double flops_per_second(std::size_t i) const;
 };
 
 struct AttentionRate {

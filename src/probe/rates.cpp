@@ -1,6 +1,6 @@
 // Measuring rates: kernels by themselves where that is possible, parts of passes where it is not.
 //
-// A product is timed on matrices of four shapes, as many copies as the caches do not hold, or so
+// A product is timed on matrices of eight shapes, as many copies as the caches do not hold, or so
 // few that they do. Attention, and what is neither product nor attention, are timed within steps of
 // small models.
 #include "probe/rates.h"
@@ -23,9 +23,8 @@ double now_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// The first quartile: what disturbs a measurement makes it longer.
-double quiet(std::vector<double> v) {
-  const auto at = v.begin() + static_cast<std::ptrdiff_t>(v.size() / 4);
+double median(std::vector<double> v) {
+  const auto at = v.begin() + static_cast<std::ptrdiff_t>(v.size() / 2);
   std::nth_element(v.begin(), at, v.end());
   return *at;
 }
@@ -45,13 +44,15 @@ double time_of(double seconds, const F& call) {
     for (int i = 0; i < calls; i++) call();
     samples.push_back((now_seconds() - t) / calls);
   }
-  return quiet(std::move(samples));
+  return median(std::move(samples));
 }
 
 // ---- products ----
 
-// Two widths and two heights tell what a call, an input, an output and a weight cost.
-constexpr i64 wide = 2048, narrow = 512, tall = 4096, low = 576;
+// Two heights tell what a call costs from what its outputs cost.
+constexpr i64 heights[] = {576, 4096}, widths[] = {512, 1024, 2048, 5120};
+constexpr std::size_t shapes = std::size(heights) * std::size(widths);
+constexpr i64 usual = 2048;  // a width, where only a key is asked for
 
 // Each a kernel of its own, or the same with its scales elsewhere.
 constexpr const char* all_products[] = {"f32",
@@ -120,10 +121,12 @@ class Copies {
 };
 
 // The largest working set that is read nearly as fast as a small one.
-double measure_cache(double seconds, Pool& pool) {
-  Copies copies(random_matrix(parse_scheme("int8:channel"), tall, wide), {}, i64{256} << 20, pool);
+double measure_cache(double seconds, i64 most, Pool& pool) {
+  Copies copies(random_matrix(parse_scheme("int8:channel"), heights[1], usual), {}, i64{256} << 20,
+                pool);
   double small = 0, held = 0;
   for (i64 megabytes : {8, 16, 24, 32, 48, 64, 96, 128, 192, 256}) {
+    if (megabytes << 20 > most) break;
     const double each = copies.time(1, megabytes << 20, seconds, pool);
     if (small == 0) small = each;
     if (each > 1.2 * small) break;
@@ -132,26 +135,26 @@ double measure_cache(double seconds, Pool& pool) {
   return held;
 }
 
-// The four costs of a product that takes t[0], t[1] with the low matrix and t[2], t[3] with the
-// tall one, narrow and wide.
-ProductRate::Point point_of(double batch, const double (&t)[4]) {
-  constexpr double inputs = wide - narrow, outputs = tall - low;
-  ProductRate::Point p;
-  p.batch = batch;
-  const double whole = t[3] / (wide * tall);  // all costs, a weight
-  p.per_weight = std::clamp((t[3] - t[2] - t[1] + t[0]) / (inputs * outputs), 0.5 * whole, whole);
-  p.per_output = (t[2] - t[0]) / outputs - narrow * p.per_weight;
-  p.per_input = (t[1] - t[0]) / inputs - low * p.per_weight;
-  p.once = t[0] - narrow * p.per_input - low * p.per_output - low * narrow * p.per_weight;
+// From the times of all widths with the lower matrix, then with the taller one.
+ProductRate::Point point_of(double batch, const double (&t)[shapes]) {
+  ProductRate::Point p{batch, {}};
+  for (std::size_t k = 0; k < std::size(widths); k++) {
+    const double lower = t[k], taller = t[std::size(widths) + k];
+    const double whole = taller / heights[1];  // all costs, an output
+    ProductRate::Width w{static_cast<double>(widths[k]), 0, 0};
+    w.per_output = std::clamp((taller - lower) / (heights[1] - heights[0]), 0.5 * whole, whole);
+    w.once = std::max(0.0, taller - heights[1] * w.per_output);
+    p.widths.push_back(w);
+  }
   return p;
 }
 
 // Times of a kind with one team, for every number of inputs: from memory and from the caches.
 struct ProductTimes {
-  double far[std::size(batches)][4], near[std::size(batches)][4];
+  double far[std::size(batches)][shapes], near[std::size(batches)][shapes];
   ProductTimes() {
-    std::fill_n(&far[0][0], 4 * std::size(batches), 1e30);
-    std::fill_n(&near[0][0], 4 * std::size(batches), 1e30);
+    std::fill_n(&far[0][0], shapes * std::size(batches), 1e30);
+    std::fill_n(&near[0][0], shapes * std::size(batches), 1e30);
   }
 };
 
@@ -165,29 +168,28 @@ struct ProductKind {
 void time_products(ProductKind& kind, const std::vector<Pool*>& pools, const RateOptions& o,
                    i64 large) {
   constexpr i64 small = i64{8} << 20;
-  std::vector<Copies> shapes;  // narrow and wide of the low, then of the tall
-  for (i64 outputs : {low, tall})
-    for (i64 inputs : {narrow, wide})
-      shapes.emplace_back(random_matrix(kind.scheme, outputs, inputs), kind.activation, large,
-                          *pools.back());
-  kind.bytes_per_weight = shapes.back().bytes_per_weight();
-  for (std::size_t team = 0; team < pools.size(); team++)
-    for (std::size_t b = 0; b < std::size(batches) && batches[b] <= o.most_inputs; b++)
-      for (std::size_t k = 0; k < 4; k++) {
-        double &far = kind.teams[team].far[b][k], &near = kind.teams[team].near[b][k];
-        const auto time = [&](i64 bytes) {
-          return shapes[k].time(batches[b], bytes, o.seconds, *pools[team]);
-        };
-        far = std::min(far, time(large));
-        near = batches[b] <= few ? std::min(near, time(small)) : far;
-      }
+  std::size_t k = 0;
+  for (i64 outputs : heights)
+    for (i64 inputs : widths) {
+      Copies copies(random_matrix(kind.scheme, outputs, inputs), kind.activation, large,
+                    *pools.back());
+      kind.bytes_per_weight = copies.bytes_per_weight();
+      for (int round = 0; round < o.rounds; round++)
+        for (std::size_t team = 0; team < pools.size(); team++)
+          for (std::size_t b = 0; b < std::size(batches) && batches[b] <= o.most_inputs; b++) {
+            double &far = kind.teams[team].far[b][k], &near = kind.teams[team].near[b][k];
+            const auto time = [&](i64 bytes) {
+              return copies.time(batches[b], bytes, o.seconds, *pools[team]);
+            };
+            far = std::min(far, time(large));
+            near = batches[b] <= few ? std::min(near, time(small)) : far;
+          }
+      k++;
+    }
 }
 
 void measure_products(EngineRates& rates, const std::vector<Pool*>& pools, const RateOptions& o,
-                      const Log& log) {
-  const i64 large = o.far_bytes > 0
-                        ? o.far_bytes
-                        : std::max(i64{160} << 20, static_cast<i64>(3 * rates.cache_bytes));
+                      i64 large, const Log& log) {
   std::vector<std::string> names = o.products;
   if (names.empty()) names.assign(std::begin(all_products), std::end(all_products));
   std::vector<ProductKind> kinds;
@@ -198,16 +200,14 @@ void measure_products(EngineRates& rates, const std::vector<Pool*>& pools, const
          plus == std::string::npos ? Activation() : parse_activation(name.substr(plus + 1)), 0,
          std::vector<ProductTimes>(pools.size())});
   }
-  Progress progress(log, "products",
-                    static_cast<double>(o.rounds) * static_cast<double>(kinds.size()), "kinds");
-  for (int round = 0; round < o.rounds; round++)
-    for (ProductKind& kind : kinds) {
-      time_products(kind, pools, o, large);
-      progress.add(1);
-    }
+  Progress progress(log, "products", static_cast<double>(kinds.size()), "kinds");
+  for (ProductKind& kind : kinds) {
+    time_products(kind, pools, o, large);
+    progress.add(1);
+  }
   for (const ProductKind& kind : kinds)
     for (std::size_t team = 0; team < pools.size(); team++) {
-      ProductRate far{product_key(kind.scheme, kind.activation, wide, isa_here()),
+      ProductRate far{product_key(kind.scheme, kind.activation, usual, isa_here()),
                       false,
                       kind.bytes_per_weight,
                       {}};
@@ -226,7 +226,8 @@ void measure_products(EngineRates& rates, const std::vector<Pool*>& pools, const
 
 Spec small_llama(i64 dim, i64 inner, i64 blocks, i64 heads, i64 kv_heads, const Scheme& scheme) {
   Spec spec = known_spec("llama-3.2-1b");
-  spec.blocks.resize(static_cast<std::size_t>(blocks));
+  const Block block = spec.blocks.front();
+  spec.blocks.assign(static_cast<std::size_t>(blocks), block);
   spec.dim = dim;
   spec.vocab = 1024;
   for (Block& b : spec.blocks) {
@@ -267,7 +268,7 @@ class Run {
     while (cache_.size() < context) step(std::min<i64>(512, context - cache_.size()));
     std::vector<double> attention, rest;
     const double begin = now_seconds();
-    while (rest.size() < 5 || (now_seconds() - begin < seconds && rest.size() < 200)) {
+    while (rest.size() < 3 || (now_seconds() - begin < seconds && rest.size() < 200)) {
       stop_if_interrupted();
       cache_.truncate(context);
       pool_.each([&](int) { read(flush); });
@@ -279,7 +280,7 @@ class Run {
       rest.push_back(whole - times.products - times.attention);
     }
     cache_.truncate(context);
-    return {quiet(std::move(attention)), quiet(std::move(rest))};
+    return {median(std::move(attention)), median(std::move(rest))};
   }
 
  private:
@@ -306,15 +307,18 @@ class Run {
   Pool& pool_;
 };
 
+constexpr i64 shares[] = {1, 2, 3, 4, 8};  // queries of a row
+
 // Two contexts tell what a query costs from what the pairs cost.
 void measure_attention(EngineRates& rates, const std::vector<Pool*>& pools, const RateOptions& o,
                        const Log& log) {
-  constexpr i64 heads = 16, near = 64, far = 1024, chunk = 128;
+  constexpr i64 heads = 24, near = 64, far = 1024, chunk = 128;
   std::vector<std::string> caches = o.caches;
   if (caches.empty()) caches.assign(std::begin(all_caches), std::end(all_caches));
   const std::vector<char> none, all(static_cast<std::size_t>(2 * rates.cache_bytes) + 1);
-  Progress progress(log, "attention", static_cast<double>(2 * caches.size()), "caches");
-  for (i64 share : {1, 4}) {
+  Progress progress(log, "attention", static_cast<double>(std::size(shares) * caches.size()),
+                    "caches");
+  for (i64 share : shares) {
     const Spec spec = small_llama(256, 256, 1, heads, heads / share, parse_scheme("bf16"));
     const Model model = random_model(spec, 1, Code::bf16);
     for (const std::string& cache : caches) {
@@ -349,14 +353,20 @@ void measure_attention(EngineRates& rates, const std::vector<Pool*>& pools, cons
   }
 }
 
-// Two depths and two widths tell passes, blocks and elements apart.
-void measure_rest(EngineRates& rates, const std::vector<Pool*>& pools, double seconds) {
-  constexpr i64 shallow = 2, deep = 6, rows[] = {1, 4, 16, 128};
+// Two depths and two widths tell passes, blocks and elements apart. The weights are more than the
+// caches hold, as they mostly are: all else comes from further away then.
+void measure_rest(EngineRates& rates, const std::vector<Pool*>& pools, double seconds, i64 large) {
+  constexpr i64 rows[] = {1, 4, 16, 128};
+  const i64 narrow = large < (i64{64} << 20) ? 256 : 1024;
+  const i64 block_bytes = 29 * narrow * narrow / 2;
+  const i64 shallow = std::max<i64>(2, large / block_bytes), deep = 2 * shallow;
   const Scheme scheme = parse_scheme("int8:channel");
-  const Model base = random_model(small_llama(512, 1536, shallow, 8, 2, scheme), 1, Code::bf16);
-  const Model longer = random_model(small_llama(512, 1536, deep, 8, 2, scheme), 1, Code::bf16);
-  const Model broader =
-      random_model(small_llama(2048, 6144, shallow, 32, 8, scheme), 1, Code::bf16);
+  const auto model = [&](i64 dim, i64 blocks) {
+    return random_model(small_llama(dim, 4 * dim, blocks, dim / 64, dim / 256, scheme), 1,
+                        Code::bf16);
+  };
+  const Model base = model(narrow, shallow), longer = model(narrow, deep),
+              broader = model(2 * narrow, std::max<i64>(2, shallow / 4));
   for (std::size_t i = 0; i < pools.size(); i++) {
     TeamRates& team = rates.teams[i];
     Run a(base, *pools[i], Code::f16, 64 + 128), b(longer, *pools[i], Code::f16, 64 + 128),
@@ -364,17 +374,22 @@ void measure_rest(EngineRates& rates, const std::vector<Pool*>& pools, double se
     const auto rest = [&](Run& run, i64 count) {
       return run.parts(count, 64, 5 * seconds, {}).rest;
     };
+    const auto blocks = [](Run& run) { return static_cast<double>(run.spec().blocks.size()); };
     const double ra = rest(a, 1), rb = rest(b, 1), rc = rest(c, 1);
-    const double ea = vector_elements(a.spec()), eb = vector_elements(b.spec()),
-                 ec = vector_elements(c.spec());
-    const double per_element = std::max(0.0, (rc - ra) / (ec - ea));
-    team.seconds_per_block =
-        std::max(0.0, (rb - ra - per_element * (eb - ea)) / static_cast<double>(deep - shallow));
-    team.seconds_per_pass = std::max(0.0, ra - per_element * ea - shallow * team.seconds_per_block);
-    const double fixed = team.seconds_per_pass + shallow * team.seconds_per_block;
-    for (i64 count : rows)
-      team.rest.push_back({static_cast<double>(count), std::max(0.0, rest(c, count) - fixed) /
-                                                           (static_cast<double>(count) * ec)});
+    const double ea = vector_elements(a.spec()) / blocks(a),
+                 ec = vector_elements(c.spec()) / blocks(c);
+    const double of_block = (rb - ra) / (blocks(b) - blocks(a));
+    team.seconds_per_pass = std::max(0.0, ra - blocks(a) * of_block);
+    const double block_a = (ra - team.seconds_per_pass) / blocks(a),
+                 block_c = (rc - team.seconds_per_pass) / blocks(c);
+    const double per_element = std::clamp((block_c - block_a) / (ec - ea), 0.0, block_a / ea);
+    team.seconds_per_block = block_a - per_element * ea;
+    const double fixed = team.seconds_per_pass + blocks(a) * team.seconds_per_block;
+    for (i64 count : rows) {
+      const double elements = static_cast<double>(count) * vector_elements(a.spec());
+      team.rest.push_back(
+          {static_cast<double>(count), std::max(0.0, rest(a, count) - fixed) / elements});
+    }
   }
 }
 
@@ -393,15 +408,17 @@ EngineRates measure_rates(const RateOptions& o, const Log& log) {
     team.threads = threads;
     rates.teams.push_back(team);
   }
-  rates.cache_bytes = measure_cache(o.seconds, *pools.back());
-  measure_products(rates, pools, o, log);
+  rates.cache_bytes =
+      measure_cache(o.seconds, o.far_bytes > 0 ? 4 * o.far_bytes : i64{256} << 20, *pools.back());
+  const i64 large = o.far_bytes > 0
+                        ? o.far_bytes
+                        : std::max(i64{64} << 20, static_cast<i64>(3 * rates.cache_bytes));
+  measure_products(rates, pools, o, large, log);
   for (TeamRates& team : rates.teams)
     for (const ProductRate& r : team.products)
-      if (!r.cached)
-        team.bytes_per_second =
-            std::max(team.bytes_per_second, r.bytes_per_weight / r.points.front().per_weight);
+      if (!r.cached) team.bytes_per_second = std::max(team.bytes_per_second, r.bytes_per_second(0));
   measure_attention(rates, pools, o, log);
-  measure_rest(rates, pools, o.seconds);
+  measure_rest(rates, pools, o.seconds, large);
   return rates;
 }
 

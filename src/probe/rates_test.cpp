@@ -19,7 +19,7 @@ TEST(MeasuredRates, CoverWhatIsAskedFor) {
   o.products = {"int8:channel", "int4:g32+int8:token"};
   o.caches = {"f16"};
   o.most_inputs = 4;
-  o.far_bytes = i64{16} << 20;
+  o.far_bytes = i64{8} << 20;
   const EngineRates rates = measure_rates(o, Log{.quiet = true});
   EXPECT_EQ(rates.isa_class, isa_here());
   ASSERT_EQ(rates.teams.size(), 2u);
@@ -29,11 +29,14 @@ TEST(MeasuredRates, CoverWhatIsAskedFor) {
       EXPECT_GT(r.bytes_per_weight, 0.4);
       ASSERT_EQ(r.points.size(), 3u) << "1, 2, 4";
       for (const ProductRate::Point& p : r.points) {
-        EXPECT_GT(p.per_weight, 0);
-        EXPECT_TRUE(std::isfinite(p.once + p.per_input + p.per_output));
+        ASSERT_GT(p.widths.size(), 1u);
+        for (const ProductRate::Width& w : p.widths) {
+          EXPECT_GT(w.per_output, 0);
+          EXPECT_GE(w.once, 0);
+        }
       }
     }
-    EXPECT_EQ(team.attention.size(), 8u)
+    EXPECT_EQ(team.attention.size(), 20u)
         << "decode and prefill, rows shared and not, from memory and from the caches";
     for (const AttentionRate& r : team.attention)
       EXPECT_GT(r.seconds_per_query + r.seconds_per_flop, 0);
@@ -53,11 +56,13 @@ std::shared_ptr<EngineRates> known_rates() {
   rates->cache_bytes = 1e6;
   TeamRates team;
   team.bytes_per_second = 1e10;
+  // So many seconds a weight.
+  const auto at = [](double batch, double seconds) {
+    return ProductRate::Point{batch, {{1024, 0, 1024 * seconds}, {2048, 0, 2048 * seconds}}};
+  };
   const std::string key = product_key(parse_scheme("bf16"), {}, 2048, isa_here());
-  team.products.push_back(
-      {key, false, 2, {{1, 0, 0, 0, 2e-10}, {4, 0, 0, 0, 2e-10}, {8, 0, 0, 0, 4e-10}}});
-  team.products.push_back(
-      {key, true, 2, {{1, 0, 0, 0, 1e-10}, {4, 0, 0, 0, 2e-10}, {8, 0, 0, 0, 4e-10}}});
+  team.products.push_back({key, false, 2, {at(1, 2e-10), at(4, 2e-10), at(8, 4e-10)}});
+  team.products.push_back({key, true, 2, {at(1, 1e-10), at(4, 2e-10), at(8, 4e-10)}});
   team.attention.push_back({"f16", true, false, 4, 1e-7, 1e-9});
   team.seconds_per_pass = 1e-3;
   team.seconds_per_block = 1e-4;
@@ -116,18 +121,22 @@ TEST(Predictions, TheRestGrowsBetweenMeasuredRows) {
   EXPECT_NEAR(of_rows(50), 3 * 100, 1e-12) << "in proportion beyond";
 }
 
-TEST(Predictions, AProductCostsByCallInputOutputAndWeight) {
+TEST(Predictions, AProductCostsByCallAndOutput) {
   auto rates = known_rates();
   Operation op;
   op.product = true;
   op.rows = 2;
-  op.in = 250;  // padded to 256
   op.out = 100;
   op.scheme = parse_scheme("bf16");
   TeamRates& team = rates->teams[0];
   for (ProductRate& r : team.products)
-    r.points = {{1, 1, 0.5, 0.25, 1e-3}, {3, 3, 1.5, 0.25, 3e-3}};
-  EXPECT_NEAR(operation_seconds(*rates, team, op, 9e6), 2 + 256 + 25 + 25600 * 2e-3, 1e-9);
+    r.points = {{1, {{128, 1, 0.5}, {384, 3, 1.5}}}, {3, {{128, 5, 2.5}, {384, 7, 3.5}}}};
+  const auto seconds = [&](i64 in) {
+    op.in = in;
+    return operation_seconds(*rates, team, op, 9e6);
+  };
+  EXPECT_NEAR(seconds(250), 4 + 100 * 2, 1e-9) << "between widths and between batches";
+  EXPECT_NEAR(seconds(768), 5 + 100 * 2.5 * 2, 1e-9) << "beyond the widest, its work in proportion";
 }
 
 TEST(MeasuredRates, DamagedFilesAreRefused) {
