@@ -1,6 +1,5 @@
 #include "file/gguf.h"
 
-
 #include "base/random.h"
 #include "file/io.h"
 #include "file/test_support.h"
