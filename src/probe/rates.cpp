@@ -122,8 +122,7 @@ class Copies {
 
 // The largest working set that is read nearly as fast as a small one.
 double measure_cache(double seconds, i64 most, Pool& pool) {
-  Copies copies(random_matrix(parse_scheme("int8:channel"), heights[1], usual), {}, i64{256} << 20,
-                pool);
+  Copies copies(random_matrix(parse_scheme("int8:channel"), heights[1], usual), {}, most, pool);
   double small = 0, held = 0;
   for (i64 megabytes : {8, 16, 24, 32, 48, 64, 96, 128, 192, 256}) {
     if (megabytes << 20 > most) break;
@@ -158,26 +157,21 @@ struct ProductTimes {
   }
 };
 
-struct ProductKind {
-  Scheme scheme;
-  Activation activation;
-  double bytes_per_weight = 0;
-  std::vector<ProductTimes> teams;
-};
-
-void time_products(ProductKind& kind, const std::vector<Pool*>& pools, const RateOptions& o,
-                   i64 large) {
+// One kind with every team.
+std::vector<ProductTimes> time_products(const Scheme& scheme, const Activation& activation,
+                                        const std::vector<Pool*>& pools, const RateOptions& o,
+                                        i64 large, double& bytes_per_weight) {
   constexpr i64 small = i64{8} << 20;
+  std::vector<ProductTimes> teams(pools.size());
   std::size_t k = 0;
   for (i64 outputs : heights)
     for (i64 inputs : widths) {
-      Copies copies(random_matrix(kind.scheme, outputs, inputs), kind.activation, large,
-                    *pools.back());
-      kind.bytes_per_weight = copies.bytes_per_weight();
+      Copies copies(random_matrix(scheme, outputs, inputs), activation, large, *pools.back());
+      bytes_per_weight = copies.bytes_per_weight();
       for (int round = 0; round < o.rounds; round++)
         for (std::size_t team = 0; team < pools.size(); team++)
           for (std::size_t b = 0; b < std::size(batches) && batches[b] <= o.most_inputs; b++) {
-            double &far = kind.teams[team].far[b][k], &near = kind.teams[team].near[b][k];
+            double &far = teams[team].far[b][k], &near = teams[team].near[b][k];
             const auto time = [&](i64 bytes) {
               return copies.time(batches[b], bytes, o.seconds, *pools[team]);
             };
@@ -186,40 +180,36 @@ void time_products(ProductKind& kind, const std::vector<Pool*>& pools, const Rat
           }
       k++;
     }
+  return teams;
 }
 
 void measure_products(EngineRates& rates, const std::vector<Pool*>& pools, const RateOptions& o,
                       i64 large, const Log& log) {
   std::vector<std::string> names = o.products;
   if (names.empty()) names.assign(std::begin(all_products), std::end(all_products));
-  std::vector<ProductKind> kinds;
+  Progress progress(log, "products", static_cast<double>(names.size()), "kinds");
   for (const std::string& name : names) {
     const std::size_t plus = name.find('+');
-    kinds.push_back(
-        {parse_scheme(name.substr(0, plus)),
-         plus == std::string::npos ? Activation() : parse_activation(name.substr(plus + 1)), 0,
-         std::vector<ProductTimes>(pools.size())});
-  }
-  Progress progress(log, "products", static_cast<double>(kinds.size()), "kinds");
-  for (ProductKind& kind : kinds) {
-    time_products(kind, pools, o, large);
+    const Scheme scheme = parse_scheme(name.substr(0, plus));
+    const Activation activation =
+        plus == std::string::npos ? Activation() : parse_activation(name.substr(plus + 1));
+    ProductRate far{product_key(scheme, activation, usual, isa_here()), false, 0, {}};
+    const std::vector<ProductTimes> times =
+        time_products(scheme, activation, pools, o, large, far.bytes_per_weight);
+    ProductRate near = far;
+    near.cached = true;
+    for (std::size_t team = 0; team < pools.size(); team++) {
+      far.points.clear();
+      near.points.clear();
+      for (std::size_t b = 0; b < std::size(batches) && batches[b] <= o.most_inputs; b++) {
+        far.points.push_back(point_of(static_cast<double>(batches[b]), times[team].far[b]));
+        near.points.push_back(point_of(static_cast<double>(batches[b]), times[team].near[b]));
+      }
+      rates.teams[team].products.push_back(far);
+      rates.teams[team].products.push_back(near);
+    }
     progress.add(1);
   }
-  for (const ProductKind& kind : kinds)
-    for (std::size_t team = 0; team < pools.size(); team++) {
-      ProductRate far{product_key(kind.scheme, kind.activation, usual, isa_here()),
-                      false,
-                      kind.bytes_per_weight,
-                      {}};
-      ProductRate near = far;
-      near.cached = true;
-      for (std::size_t b = 0; b < std::size(batches) && batches[b] <= o.most_inputs; b++) {
-        far.points.push_back(point_of(static_cast<double>(batches[b]), kind.teams[team].far[b]));
-        near.points.push_back(point_of(static_cast<double>(batches[b]), kind.teams[team].near[b]));
-      }
-      rates.teams[team].products.push_back(std::move(far));
-      rates.teams[team].products.push_back(std::move(near));
-    }
 }
 
 // ---- attention and what is left ----
