@@ -90,7 +90,9 @@ TEST(ExportGguf, EveryPresetGivesItsTypesAndReadsBack) {
   const Model m = random_model(wide_spec(), 3, Code::bf16);
   TemporaryFolder folder;
   const GgufShape shape{"llama", 2, 8, 4, false, false};
+  int number = 0;
   for (const GgufPreset& p : gguf_presets()) {
+    if (sanitized() && number++ % 3 != 0) continue;  // searching scales is slow there
     SCOPED_TRACE(p.name);
     const fs::path file = folder / (std::string(p.name) + ".gguf");
     write(m, file, std::string(p.name));
@@ -124,6 +126,7 @@ TEST(ExportGguf, EveryPresetGivesItsTypesAndReadsBack) {
 TEST(ExportGguf, CodesAreKeptWhereTheGridAllows) {
   const Model dense = random_model(wide_spec(), 5, Code::bf16);
   TemporaryFolder folder;
+  int number = 0;
   for (const auto& [scheme, type] : {std::pair{"int4:g32", 2u},
                                      {"int4:g128", 2u},
                                      {"int4:g32:min", 3u},
@@ -134,6 +137,7 @@ TEST(ExportGguf, CodesAreKeptWhereTheGridAllows) {
                                      {"mxfp4", 39u},
                                      {"int3:channel", 11u},
                                      {"iq4_xs", 23u}}) {
+    if (sanitized() && number++ % 3 != 0) continue;
     SCOPED_TRACE(scheme);
     const Model m = with_matrices(dense, scheme);
     const fs::path file = folder / "m.gguf";
