@@ -57,18 +57,7 @@ void turn_sixteen(const Packed& w, i64 row, int rows, u8* to) {
   }
 }
 
-float scale_at(const Packed& w, i64 k) {
-  switch (w.scale_kind) {
-    case Packed::scale_f32:
-      return static_cast<const float*>(w.scales)[k];
-    case Packed::scale_f16:
-      return half_to_float(static_cast<const std::uint16_t*>(w.scales)[k]);
-    case Packed::scale_bf16:
-      return bf16_to_float(static_cast<const std::uint16_t*>(w.scales)[k]);
-    default:
-      return 1.0f;
-  }
-}
+#include "kernel/scale.inl"
 
 template <int kind>
 Tile turn(const PackedCall& c, i64 row, int rows) {
@@ -85,7 +74,7 @@ Tile turn(const PackedCall& c, i64 row, int rows) {
   for (i64 g = 0; g < w.groups; g++)
     for (int r = 0; r < height; r++) {
       const i64 k = (row + r) * w.groups + g;
-      t.scales[g * height + r] = r < rows ? scale_at(w, k) : 0;
+      t.scales[g * height + r] = r < rows ? scale_of(w, k) : 0;
       if (t.bias != nullptr) t.bias[g * height + r] = r < rows ? w.bias[k] : 0;
     }
   return t;

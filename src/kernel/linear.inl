@@ -14,21 +14,11 @@
 using i64 = std::int64_t;
 using u8 = std::uint8_t;
 
+#include "kernel/scale.inl"
+
 struct ScaleReader {
   const Packed& w;
-  float at(i64 row, i64 g) const {
-    const i64 k = row * w.groups + g;
-    switch (w.scale_kind) {
-      case Packed::scale_f32:
-        return static_cast<const float*>(w.scales)[k];
-      case Packed::scale_f16:
-        return half_to_float(static_cast<const std::uint16_t*>(w.scales)[k]);
-      case Packed::scale_bf16:
-        return bf16_to_float(static_cast<const std::uint16_t*>(w.scales)[k]);
-      default:
-        return 1.0f;
-    }
-  }
+  float at(i64 row, i64 g) const { return scale_of(w, row * w.groups + g); }
   // The scales of a chunk's lanes: lane i gets scale g + index[i].
   V lanes(i64 row, i64 g, I index) const {
     const i64 k = row * w.groups + g;

@@ -1,5 +1,5 @@
 // Products of many float inputs: one text, compiled for each ISA. Follows kernel/linear.inl; the
-// including file also defines transpose(V (&)[L]), block_vectors and block_inputs.
+// including file also defines transpose(V (&)[L]), block_vectors and tile_inputs.
 //
 // A tile of rows is decoded and turned, the weights of a column beside each other, so that a lane
 // of a sum is an output of its own and an input is one broadcast: nothing is summed across lanes.
