@@ -402,7 +402,7 @@ EngineRates measure_rates(const RateOptions& o, const Log& log) {
       measure_cache(o.seconds, o.far_bytes > 0 ? 4 * o.far_bytes : i64{256} << 20, *pools.back());
   const i64 large = o.far_bytes > 0
                         ? o.far_bytes
-                        : std::max(i64{64} << 20, static_cast<i64>(3 * rates.cache_bytes));
+                        : std::max(i64{160} << 20, static_cast<i64>(3 * rates.cache_bytes));
   measure_products(rates, pools, o, large, log);
   for (TeamRates& team : rates.teams)
     for (const ProductRate& r : team.products)
