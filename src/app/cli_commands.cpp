@@ -150,8 +150,13 @@ void add_apply(CLI::App& sub, ApplyCommand& c) {
 void define_methods(CLI::App& sub, QuantizeCommand& c) {
   sub.add_option("--method", c.method, "rtn, gptq, awq, smoothquant, llm-int8, hqq, auto");
   sub.add_option("--damping", c.damping, "gptq: share of the mean diagonal added to it");
-  sub.add_option("--act-order", c.act_order, "gptq: columns by falling E[x^2], or as they lie")
-      ->check(CLI::IsMember({"fixed", "none"}));
+  sub.add_option("--act-order", c.act_order,
+                 "gptq: columns group by group by falling E[x^2], "
+                 "over all groups (fixed), or as they lie")
+      ->check(CLI::IsMember({"groups", "fixed", "none"}));
+  sub.add_option("--polish", c.polish,
+                 "gptq: sweeps of coordinate descent over the codes afterwards")
+      ->check(CLI::Range(0, 1000));
   sub.add_flag("!--no-clip", c.clip, "awq, auto: do not clip ranges");
   sub.add_option("--alpha", c.alpha, "smoothquant: 0 to 1, or auto");
   sub.add_option("--threshold", c.threshold,

@@ -58,8 +58,9 @@ struct QuantizeCommand : ApplyCommand {
   std::string weights, activations, head, embedding, kv, range = "mse";
   double percentile = 99.9;
   std::vector<std::string> only, skip, rules;
-  std::string method = "rtn", act_order = "fixed", alpha = "auto";
+  std::string method = "rtn", act_order = "groups", alpha = "auto";
   double damping = 0.01, threshold = 6, max_kl = -1;
+  int polish = 4;
   bool clip = true;
 };
 struct RecipeCheckOptions {

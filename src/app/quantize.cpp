@@ -43,6 +43,7 @@ void refuse_idle_flags(const QuantizeCommand& o) {
   const bool awq = m == Method::awq || m == Method::automatic;
   idle(o.damping != none.damping, "--damping", gptq, "--method gptq or auto");
   idle(o.act_order != none.act_order, "--act-order", gptq, "--method gptq or auto");
+  idle(o.polish != none.polish, "--polish", gptq, "--method gptq or auto");
   idle(!o.clip, "--no-clip", awq, "--method awq or auto");
   idle(o.alpha != none.alpha, "--alpha", m == Method::smoothquant, "--method smoothquant");
   idle(o.threshold != none.threshold, "--threshold", m == Method::llm_int8, "--method llm-int8");
@@ -51,7 +52,8 @@ void refuse_idle_flags(const QuantizeCommand& o) {
 void read_method(const QuantizeCommand& o, MethodOptions& method) {
   method.method = parse_method(o.method);
   method.gptq.damping = o.damping;
-  method.gptq.order = o.act_order == "none" ? ActOrder::none : ActOrder::fixed;
+  method.gptq.polish = o.polish;
+  method.gptq.order = act_order_of(o.act_order).value();
   method.alpha = o.alpha == "auto" ? -1 : std::atof(o.alpha.c_str());
   method.outlier_threshold = o.threshold;
   method.clip = o.clip;

@@ -41,6 +41,10 @@ class InverseFactor {
 
   // Rows [begin, end), columns [begin, n) of U, rounded to floats: (end - begin, n - begin).
   void rows(i64 begin, i64 end, Matrix<float> out) const;
+  double diagonal(i64 i) const {  // of U
+    const i64 k = n_ - 1 - i;
+    return lower_[static_cast<std::size_t>(k * n_ + k)];
+  }
   i64 size() const { return n_; }
 
  private:

@@ -313,6 +313,23 @@ void Encoder::set_minimum(i64 row, i64 col, float minimum) {
   state_->set_minimum(state_->group_index(row, col), row, col, minimum);
 }
 
+std::optional<std::pair<float, float>> Encoder::even_codes() const {
+  const Scheme& s = state_->s;
+  if (!info(s.code).integer || s.second_level) return std::nullopt;
+  const Limits range = limits_of(s.code);
+  if (s.offset == Offset::none) return std::pair{range.low, range.high};
+  return std::pair{0.0f, range.high - range.low};
+}
+
+void Encoder::stretch(i64 row, i64 col, float factor) {
+  PARE_CHECK(even_codes());
+  const i64 group = state_->group_index(row, col);
+  Params p = state_->params[static_cast<std::size_t>(group)];
+  p.scale *= factor;
+  p.min *= factor;
+  state_->set_scale(group, p);
+}
+
 Tensor Encoder::finish() {
   State& st = *state_;
   PARE_CHECK(!st.finished);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "base/pool.h"
@@ -50,6 +51,11 @@ class Encoder {
   float minimum(i64 row, i64 col) const;
   // Replaces it after fit, rounded to what the scheme stores. Only for schemes with an offset.
   void set_minimum(i64 row, i64 col, float);
+  // Where codes are evenly spaced and each group stands for itself: the least and greatest q of the
+  // form above (from -2^(b-1) on without an offset).
+  std::optional<std::pair<float, float>> even_codes() const;
+  // Multiplies the scale and the minimum of such a group, rounded to what the scheme stores.
+  void stretch(i64 row, i64 col, float factor);
 
   Tensor finish();  // once
 

@@ -90,6 +90,33 @@ TEST(Encoder, SnapReturnsExactlyWhatDecodeGives) {
   }
 }
 
+TEST(Encoder, StretchedGroupsDecodeToWhatSnapSays) {
+  for (const char* text : schemes) {
+    const Scheme s = parse_scheme(text);
+    const i64 rows = 2, cols = 256;
+    const std::vector<float> x = gaussian(rows * cols, 11);
+    Encoder encoder(s, rows, cols, {}, {x.data(), rows, cols});
+    EXPECT_EQ(encoder.even_codes().has_value(), info(s.code).integer && !s.second_level) << text;
+    if (!encoder.even_codes() || encoder.unit_rows() > 1) continue;
+    const auto [low, high] = *encoder.even_codes();
+    EXPECT_EQ(high - low, static_cast<float>((1 << bits(s.code)) - 1)) << text;
+    std::vector<float> promised(x.size());
+    for (i64 r = 0; r < rows; r++)
+      for (i64 c = 0; c < cols; c += encoder.unit_cols()) {
+        const i64 w = std::min(encoder.unit_cols(), cols - c);
+        encoder.fit(r, c, {x.data() + r * cols + c, 1, w, cols});
+        const float scale = encoder.scale(r, c), minimum = encoder.minimum(r, c);
+        encoder.stretch(r, c, 1.25f);
+        EXPECT_NEAR(encoder.scale(r, c), 1.25f * scale, 0.005f * std::abs(scale)) << text;
+        EXPECT_NEAR(encoder.minimum(r, c), 1.25f * minimum, 0.005f * std::abs(minimum)) << text;
+        for (i64 j = c; j < c + w; j++)
+          promised[static_cast<std::size_t>(r * cols + j)] =
+              encoder.snap(r, j, x[static_cast<std::size_t>(r * cols + j)]);
+      }
+    EXPECT_EQ(decode(encoder.finish()), promised) << text;
+  }
+}
+
 TEST(Encoder, SearchedRangesAreNeverWorseThanTheFullRange) {
   for (const char* text : schemes) {
     const std::vector<float> x = gaussian(16 * 512, 23);

@@ -11,6 +11,7 @@
 #include "recipe/recipe.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "file/io.h"
 #include "pass/cast/cast.h"
@@ -195,12 +196,14 @@ double within(const Place& p, double low, double high, bool closed = false) {
   return value;
 }
 
-i64 whole_of(const Place& p, i64 low) {
+i64 whole_of(const Place& p, i64 low, i64 high = std::numeric_limits<i64>::max()) {
   const auto* value = p.node.as_integer();
   if (value == nullptr) wrong_type(p, "a whole number");
-  if (value->get() < low)
+  if (value->get() < low || value->get() > high)
     refuse("RC-004", p.source, p.line(), fmt::format("{} is out of range", p.key),
-           {{"found", std::to_string(value->get())}, {"need", fmt::format("at least {}", low)}});
+           {{"found", std::to_string(value->get())},
+            {"need", value->get() < low ? fmt::format("at least {}", low)
+                                        : fmt::format("at most {}", high)}});
   return value->get();
 }
 
@@ -210,10 +213,9 @@ bool truth_of(const Place& p) {
 }
 
 ActOrder parse_act_order(const std::string& word) {
-  if (word == "fixed") return ActOrder::fixed;
-  if (word == "none") return ActOrder::none;
+  if (const auto order = act_order_of(word)) return *order;
   fail(Exit::usage, "RC-004", fmt::format("{} is not an order of columns", pare::quoted(word)),
-       {{"need", "fixed or none"}});
+       {{"need", "groups, fixed or none"}});
 }
 
 // What a table may hold: a key and what it sets.
@@ -240,6 +242,10 @@ constexpr Key<QuantizeOptions> quantize_keys[] = {
      [](QuantizeOptions& o, const Place& p) { o.method.gptq.damping = within(p, 0, 10); }},
     {"act_order",
      [](QuantizeOptions& o, const Place& p) { o.method.gptq.order = parsed(p, parse_act_order); }},
+    {"polish",
+     [](QuantizeOptions& o, const Place& p) {
+       o.method.gptq.polish = static_cast<int>(whole_of(p, 0, 1000));
+     }},
     {"alpha", [](QuantizeOptions& o, const Place& p) { o.method.alpha = within(p, 0, 1, true); }},
     {"threshold",
      [](QuantizeOptions& o, const Place& p) { o.method.outlier_threshold = within(p, 0, 1e30); }},
@@ -393,6 +399,7 @@ void refuse_idle_keys(const toml::table& table, const QuantizeOptions& o,
     const char* need;
   } keys[] = {{"damping", gptq, "method = \"gptq\" or \"auto\""},
               {"act_order", gptq, "method = \"gptq\" or \"auto\""},
+              {"polish", gptq, "method = \"gptq\" or \"auto\""},
               {"clip", m == Method::awq || m == Method::automatic, "method = \"awq\" or \"auto\""},
               {"alpha", m == Method::smoothquant, "method = \"smoothquant\""},
               {"threshold", m == Method::llm_int8, "method = \"llm-int8\""},

@@ -13,7 +13,8 @@
 //   method = "gptq"                       as --method of `pare quantize`; what it learns from comes
 //                                         with the command
 //   damping = 0.01                        of gptq
-//   act_order = "fixed"                   of gptq; or "none"
+//   act_order = "groups"                  of gptq; or "fixed", "none"
+//   polish = 4                            of gptq: sweeps over the codes afterwards
 //   alpha = 0.5                           of smoothquant; searched without
 //   threshold = 6.0                       of llm-int8
 //   clip = false                          of awq and auto: do not clip ranges

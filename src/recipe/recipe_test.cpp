@@ -129,6 +129,10 @@ TEST(Recipe, GatesDataAndIdleKeys) {
   expect_refused("[data]\ntext = \"x\"\n" + step, "RC-002", 2);
   expect_refused(step + "damping = 0.1\n", "RC-004", 3);
   expect_refused(step + "act_order = \"none\"\n", "RC-004", 3);
+  expect_refused(step + "polish = 1\n", "RC-004", 3);
+  expect_refused(step + "method = \"gptq\"\npolish = -1\n", "RC-004", 4);
+  expect_refused(step + "method = \"gptq\"\npolish = 1001\n", "RC-004", 4);
+  expect_refused(step + "method = \"gptq\"\npolish = 1.5\n", "RC-003", 4);
   expect_refused(step + "clip = true\n", "RC-004", 3);
   expect_refused(step + "alpha = 0.5\n", "RC-004", 3);
   expect_refused(step + "threshold = 6\n", "RC-004", 3);
@@ -160,6 +164,7 @@ percentile = 99.5
 method = "auto"
 damping = 1e-05
 act_order = "none"
+polish = 2
 clip = false
 only = ["blocks.*", "head"]
 skip = ["blocks.\"0\".*"]

@@ -47,7 +47,8 @@ void write_method(Writer& w, const MethodOptions& o) {
   if (o.method != none.method) w.word("method", to_string(o.method));
   if (o.gptq.damping != none.gptq.damping) w.raw("damping", fmt::format("{}", o.gptq.damping));
   if (o.gptq.order != none.gptq.order)
-    w.word("act_order", o.gptq.order == ActOrder::fixed ? "fixed" : "none");
+    w.word("act_order", to_string(o.gptq.order));
+  if (o.gptq.polish != none.gptq.polish) w.raw("polish", fmt::format("{}", o.gptq.polish));
   if (o.alpha >= 0) w.raw("alpha", fmt::format("{}", o.alpha));
   if (o.outlier_threshold != none.outlier_threshold)
     w.raw("threshold", fmt::format("{}", o.outlier_threshold));

@@ -471,8 +471,8 @@ bool needs_data(Method method) { return method != Method::rtn && method != Metho
 std::string describe(const MethodOptions& o) {
   std::string line = " method=" + to_string(o.method);
   if (o.method == Method::gptq || o.method == Method::automatic)
-    line += fmt::format(" damping={} act-order={}", o.gptq.damping,
-                        o.gptq.order == ActOrder::fixed ? "fixed" : "none");
+    line += fmt::format(" damping={} act-order={} polish={}", o.gptq.damping,
+                        to_string(o.gptq.order), o.gptq.polish);
   if (o.method == Method::awq && !o.clip) line += " clip=off";
   if (o.method == Method::smoothquant)
     line += o.alpha < 0 ? std::string(" alpha=searched") : fmt::format(" alpha={}", o.alpha);

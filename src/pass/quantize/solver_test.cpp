@@ -87,6 +87,8 @@ const std::vector<const char*> all_schemes = {
     "int4:g128", "int4:g32", "int3:g128", "int2:g64",      "nf4:g64", "nf4:g64:dq",  "e4m3:channel",
     "q4_k",      "mxfp4",    "nvfp4",     "int4:g32:asym", "q6_k",    "e4m3:b64x96", "int8:tensor"};
 
+constexpr ActOrder all_orders[] = {ActOrder::none, ActOrder::fixed, ActOrder::groups};
+
 struct Fixture {
   std::map<std::string, StoredTensor> tensors;
   Fixture() {
@@ -122,7 +124,8 @@ TEST(Gptq, AgreesWithTheDefinition) {
     for (i64 block : {1, 32, 40, 128}) {
       GptqOptions options;
       options.block = block;
-      options.order = name.substr(space + 1) == "fixed" ? ActOrder::fixed : ActOrder::none;
+      options.polish = 0;
+      options.order = act_order_of(name.substr(space + 1)).value();
       const Solution got = solve_gptq(task, options, pool);
       EXPECT_TRUE(got.notes.empty());
       const std::vector<float> values = decode(got.tensor);
@@ -141,12 +144,49 @@ TEST(Gptq, WithoutCorrelationItIsRoundingToNearest) {
   const InputStatistics in = with_gram(cols, identity(cols));
   Pool pool(2);
   for (const char* scheme : all_schemes)
-    for (ActOrder order : {ActOrder::none, ActOrder::fixed}) {
-      const MatrixTask task{"m", {weights.data(), rows, cols}, parse_scheme(scheme), {}, &in};
+    for (ActOrder order : all_orders) {
+      MatrixTask task{"m", {weights.data(), rows, cols}, parse_scheme(scheme), {}, &in};
+      task.fit.range = Range::absmax;
       GptqOptions options;
       options.order = order;
       expect_same(solve_gptq(task, options, pool).tensor, solve_rtn(task, pool).tensor, scheme);
     }
+}
+
+// The range of a group is chosen by what a walk over it loses.
+TEST(Gptq, StretchesRangesAsWeightsMove) {
+  const i64 rows = 64, cols = 512;
+  const std::vector<float> weights = normal(rows * cols, 2, 0.05);
+  const InputStatistics in = correlated(cols, 1500, 3);
+  Pool pool(2);
+  for (const char* scheme : {"int3:g128", "int2:g64"}) {
+    const MatrixTask task{"m", {weights.data(), rows, cols}, parse_scheme(scheme), {}, &in};
+    const auto error = [&](ActOrder order) {
+      GptqOptions options;
+      options.polish = 0;
+      options.order = order;
+      return output_error(task, solve_gptq(task, options, pool).tensor, pool);
+    };
+    EXPECT_LT(error(ActOrder::groups), 0.97 * error(ActOrder::fixed)) << scheme;
+  }
+}
+
+TEST(Gptq, PolishingLowersTheErrorOfEveryScheme) {
+  const i64 rows = 64, cols = 512;
+  const std::vector<float> weights = normal(rows * cols, 2, 0.05);
+  const InputStatistics in = correlated(cols, 1500, 3);
+  Pool pool(2);
+  for (const char* scheme : all_schemes) {
+    const MatrixTask task{"m", {weights.data(), rows, cols}, parse_scheme(scheme), {}, &in};
+    double last = 1;
+    for (int sweeps : {0, 1, 2, 50}) {
+      GptqOptions options;
+      options.polish = sweeps;
+      const double error = output_error(task, solve_gptq(task, options, pool).tensor, pool);
+      EXPECT_LT(error, last) << scheme << " " << sweeps;
+      last = error;
+    }
+  }
 }
 
 TEST(Gptq, LowersTheOutputErrorOfEveryScheme) {
@@ -155,7 +195,7 @@ TEST(Gptq, LowersTheOutputErrorOfEveryScheme) {
   const InputStatistics in = correlated(cols, 1500, 3);
   Pool pool(2);
   for (const char* scheme : all_schemes)
-    for (ActOrder order : {ActOrder::none, ActOrder::fixed}) {
+    for (ActOrder order : all_orders) {
       const MatrixTask task{"m", {weights.data(), rows, cols}, parse_scheme(scheme), {}, &in};
       GptqOptions options;
       options.order = order;
@@ -176,7 +216,7 @@ TEST(Solvers, AnyTeamGivesTheSameBits) {
     for (int threads : {1, 2, 3}) {
       Pool pool(threads);
       std::vector<Solution> now;
-      for (ActOrder order : {ActOrder::none, ActOrder::fixed}) {
+      for (ActOrder order : all_orders) {
         GptqOptions options;
         options.order = order;
         now.push_back(solve_gptq(task, options, pool));
@@ -239,7 +279,7 @@ TEST(Gptq, InputsThatAreAlwaysZeroAreRoundedToNearest) {
           some.gram[static_cast<std::size_t>(k * cols + dead)] = 0;
   }
   task.inputs = &some;
-  for (ActOrder order : {ActOrder::none, ActOrder::fixed}) {
+  for (ActOrder order : all_orders) {
     GptqOptions options;
     options.order = order;
     options.damping = 0;
@@ -331,6 +371,9 @@ TEST(Solvers, WhatCannotBeIsRefused) {
   EXPECT_EQ(error_of([&] { solve_hqq(task, {}, pool); }).code, "QU-046");
   GptqOptions bad;
   bad.damping = std::nan("");
+  EXPECT_EQ(error_of([&] { solve_gptq(task, bad, pool); }).code, "QU-045");
+  bad = {};
+  bad.polish = -1;
   EXPECT_EQ(error_of([&] { solve_gptq(task, bad, pool); }).code, "QU-045");
   in.gram.clear();
   EXPECT_EQ(error_of([&] { solve_gptq(task, {}, pool); }).code, "QU-042");
