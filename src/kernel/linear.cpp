@@ -49,6 +49,10 @@ constexpr i64 few = 12;  // inputs from which turning the weights pays
 
 constexpr LinearKernel table[] = {
 #if defined(__x86_64__)
+    {"linear_i8_amx_integer_tiles", isa_amx, LinearWork::integers, Packed::i8, few, many, 0,
+     linear_i8_amx_integer_tiles},
+    {"linear_nib4_amx_integer_tiles", isa_amx, LinearWork::integers, Packed::nib4, few, many, -8,
+     linear_nib4_amx_integer_tiles},
     {"linear_i8_avx512_integer_tiles", isa_avx512, LinearWork::integers, Packed::i8, few, many, 0,
      linear_i8_avx512_integer_tiles},
     {"linear_nib4_avx512_integer_tiles", isa_avx512, LinearWork::integers, Packed::nib4, few, many,
@@ -147,6 +151,10 @@ T* room(Panels<T>& v, i64 n) {
   if (v.size() < static_cast<std::size_t>(n)) v.resize(static_cast<std::size_t>(n));
   return v.data();
 }
+
+// Bytes from the codes of an input to the next: an odd number of cache lines, so that the same
+// columns of some inputs do not lie in the same cache set.
+i64 code_stride(const Packed& p) { return p.in_padded + 64; }
 
 void split(Pool* pool, i64 count, i64 grain, const std::function<void(i64, i64)>& work) {
   if (pool != nullptr)
@@ -292,7 +300,7 @@ void PackedLinear::prepare_integers(Matrix<const float> x, int order, std::int8_
       const float scale = whole ? shared : ops.magnitude(x.row(b), in_) / top;
       scales[b] = scale;
       ops.to_int8(x.row(b), scale > 0 ? 1.0f / scale : 0.0f, top, in_, codes);
-      arrange(codes, in_, p.in_padded, order, arranged + b * p.in_padded);
+      arrange(codes, in_, p.in_padded, order, arranged + b * code_stride(p));
       group_sums(in_, p, sums + b * p.groups,
                  [&](i64 from, i64 count) { return ops.sum_int8(codes + from, count); });
     }
@@ -330,7 +338,8 @@ void PackedLinear::run_rows(Matrix<const float> x, Matrix<float> y, Pool* pool) 
   float* sums = needs_sums ? room(mine.sums, x.rows * p.groups) : nullptr;
   call.sums = sums;
   if (integers) {
-    std::int8_t* arranged = room(mine.arranged, x.rows * p.in_padded);
+    call.x_stride = code_stride(p);
+    std::int8_t* arranged = room(mine.arranged, x.rows * call.x_stride);
     float* scales = room(mine.scales, x.rows);
     prepare_integers(x, kernel.order, arranged, scales, sums, pool);
     call.codes = arranged;

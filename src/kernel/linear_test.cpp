@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <set>
+#include <tuple>
 
 #include "base/random.h"
 #include "number/encode.h"
@@ -26,6 +27,7 @@ std::vector<unsigned> classes() {
   const unsigned here = isa_here();
   if (here & isa_avx2) list.push_back(isa_avx2);
   if (here & isa_avx512) list.push_back(isa_avx2 | isa_avx512);
+  if (here & isa_amx) list.push_back(isa_avx2 | isa_avx512 | isa_amx);
   return list;
 }
 
@@ -134,6 +136,93 @@ TEST(Linear, IntegerInputsAreMultipliedAsIntegers) {
     }
 }
 
+// Inputs that are these codes times a step; the largest code is among them, and all there is in the
+// first.
+struct CodedInputs {
+  std::vector<std::vector<int>> codes;
+  std::vector<float> values;
+  float scale = 0;
+  CodedInputs(i64 batch, i64 n) {
+    const float step = 0.37f;
+    Random random(9);
+    for (i64 b = 0; b < batch; b++) {
+      std::vector<int>& row = codes.emplace_back();
+      for (i64 c = 0; c < n; c++)
+        row.push_back(b == 0 || c == b % n ? 127
+                                           : static_cast<int>(random.uniform() * 254.9) - 127);
+      for (int code : row) values.push_back(static_cast<float>(code) * step);
+    }
+    scale = 127 * step / 127;
+  }
+};
+
+// Outputs of integer tiles, rounded where they round: exact sums of a group times its scale.
+std::vector<float> tiled_outputs(const Tensor& t, const CodedInputs& x) {
+  const i64 n = t.cols();
+  const bool grouped = t.scheme.grouping == Grouping::group && t.scheme.cols < n;
+  const i64 group = grouped ? t.scheme.cols : n;
+  const float lowest = static_cast<float>(1 << (bits(t.scheme.code) - 1));
+  std::vector<float> y(x.codes.size() * static_cast<std::size_t>(t.rows()));
+  for (i64 r = 0; r < t.rows(); r++) {
+    std::vector<int> codes;
+    for (i64 c = 0; c < n; c++) codes.push_back(code_at(t, r, c));
+    for (std::size_t b = 0; b < x.codes.size(); b++) {
+      float total = 0;
+      for (i64 from = 0; from < n; from += group) {
+        i64 products = 0, inputs = 0;
+        for (i64 c = from; c < std::min(n, from + group); c++) {
+          const int code = x.codes[b][static_cast<std::size_t>(c)];
+          products += i64{codes[static_cast<std::size_t>(c)]} * code;
+          inputs += code;
+        }
+        const float s = scale_at(t, r, from);
+        total = grouped
+                    ? std::fma(static_cast<float>(products), s, total)
+                    : static_cast<float>(static_cast<double>(products) * static_cast<double>(s));
+        if (t.scheme.offset == Offset::none) continue;
+        const float bias = t.scheme.offset == Offset::zero
+                               ? s * static_cast<float>(zero_at(t, r, from))
+                               : min_at(t, r, from) - s * lowest;
+        total = std::fma(bias, -static_cast<float>(inputs), total);
+      }
+      y[b * static_cast<std::size_t>(t.rows()) + static_cast<std::size_t>(r)] = x.scale * total;
+    }
+  }
+  return y;
+}
+
+TEST(Linear, IntegerTilesOfEveryIsaHaveTheSameBits) {
+  const i64 most = 79;
+  for (const auto& [rows, cols] :
+       {std::pair<i64, i64>{101, 1100}, {57, 320}, {213, 640}, {16, 65}, {1, 128}})
+    for (const char* text :
+         {"int8:channel", "int8:tensor", "int8:g128", "int8:g64:asym", "int8:g32", "int8:g16",
+          "int7:g128:min", "int6:channel", "int4:channel", "int4:g256", "int4:g128",
+          "int4:g64:asym", "int4:g32", "int3:g128", "int2:g64:asym"}) {
+      if (sanitized() && rows > 100) continue;
+      std::vector<float> w = normal(rows * cols, 3, 0.05);
+      std::fill_n(w.begin(), cols, 0.05f);  // a sum of more bits than a float has, if cols > 1040
+      const Tensor t = quantize({w.data(), rows, cols}, parse_scheme(text));
+      const CodedInputs x(most, cols);
+      const std::vector<float> want = tiled_outputs(t, x);
+      for (unsigned isa : classes()) {
+        if ((isa & isa_avx512) == 0) continue;
+        for (i64 batch : {12, 13, 16, 17, 31, 32, 33, 48, 79}) {
+          Pool pool(static_cast<int>(1 + batch % 3));
+          const PackedLinear packed(t, parse_activation("int8:token"), 0, isa, pool);
+          EXPECT_TRUE(packed.kernel_name(batch).ends_with("integer_tiles"));
+          std::vector<float> got(static_cast<std::size_t>(batch * rows), NAN);
+          packed.apply({x.values.data(), batch, cols}, {got.data(), batch, rows}, pool);
+          for (std::size_t i = 0; i < got.size(); i++)
+            ASSERT_EQ(got[i], want[i])
+                << text << " " << packed.kernel_name(batch) << " " << rows << "x" << cols
+                << " batch " << batch << " input " << i / static_cast<std::size_t>(rows) << " row "
+                << i % static_cast<std::size_t>(rows);
+        }
+      }
+    }
+}
+
 TEST(Linear, OneScaleARowIsExact) {
   // With one scale a row the whole sum is an integer: scalar and vector rows agree to the last bit.
   const std::vector<float> w = normal(40 * 4096, 5), x = normal(3 * 4096, 6);
@@ -192,12 +281,12 @@ TEST(Linear, PickIsTotal) {
   EXPECT_EQ(pick(parse_scheme("int4:g32"), {}, 4096, 1, isa_avx2 | isa_avx512).name,
             "linear_nib4_avx512_vector");
   // Sums of a longer row might not fit 32 bits.
-  for (const auto& [in, name] :
-       {std::pair<i64, const char*>{65536, "linear_i8_avx512_integer_tiles"},
-        {65664, "linear_i8_avx512_integers"}})
-    EXPECT_EQ(pick(parse_scheme("int8:channel"), parse_activation("int8:token"), in, 64,
-                   isa_avx2 | isa_avx512)
-                  .name,
+  for (const auto& [in, isa, name] :
+       {std::tuple<i64, unsigned, const char*>{65536, 3, "linear_i8_avx512_integer_tiles"},
+        {65664, 3, "linear_i8_avx512_integers"},
+        {65536, 7, "linear_i8_amx_integer_tiles"},
+        {65664, 7, "linear_i8_avx512_integers"}})
+    EXPECT_EQ(pick(parse_scheme("int8:channel"), parse_activation("int8:token"), in, 64, isa).name,
               name);
   EXPECT_EQ(pick(parse_scheme("int4:g32"), parse_activation("int8:token"), 4096, 4, isa_avx2).name,
             "linear_nib4_avx2_integers");
