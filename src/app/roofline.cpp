@@ -26,6 +26,12 @@ struct Remembered {
   std::shared_ptr<const EngineRates> rates;
 };
 
+// A roof without a peak of its own ISA was measured before Pare multiplied with those units.
+bool knows_its_units(const Roof& roof) {
+  return std::any_of(roof.peaks.begin(), roof.peaks.end(),
+                     [&](const Roof::Peak& p) { return p.isa == roof.isa; });
+}
+
 // What the file holds of this processor and ISA.
 Remembered remembered() {
   Remembered found;
@@ -34,7 +40,9 @@ Remembered remembered() {
   try {
     const Json json = parse_json(read_text_file(path, std::size_t{4} << 20), path);
     Roof roof = parse_roof(json);
-    if (roof.processor != processor_name() || roof.isa != isa_name(isa_here())) return found;
+    if (roof.processor != processor_name() || roof.isa != isa_name(isa_here()) ||
+        !knows_its_units(roof))
+      return found;
     found.roof = std::move(roof);
     if (const Json* engine = json.find("engine"))
       found.rates = std::make_shared<EngineRates>(parse_engine_rates(*engine, path));

@@ -18,7 +18,7 @@ struct Roof {
   double read_bytes_per_second_single = 0;  // one thread
   struct Peak {
     std::string code;             // what is multiplied: "f32", "bf16", "int8"
-    std::string isa;              // "scalar", "avx2", "avx512"
+    std::string isa;              // "scalar", "avx2", "avx512", "amx"
     double flops_per_second = 0;  // multiply-add = 2; all threads
     double flops_per_second_single = 0;
   };
