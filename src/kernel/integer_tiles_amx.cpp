@@ -28,82 +28,49 @@ struct Operands {
   const u8 *w0, *w1;
 };
 
-// A call and its tiles.
-struct Job {
-  const PackedCall& c;
-  Cut cut;
-  explicit Job(const PackedCall& call) : c(call), cut(call.batch) {}
+// The exact sums of a group become totals, the last totals outputs. As the AVX-512 tiles do, so the
+// bits are the same.
+struct Scaling {
+  const PackedCall* c = nullptr;
+  const Tile* t = nullptr;
+  i64 g = 0;
+  const std::int32_t* sums = nullptr;  // of a block
+  float* totals = nullptr;
+  void operator()(int v, i64 input, i64 count, i64 at) const;
 };
 
-// The exact sums of a group for 16 rows and `count` inputs become totals, the last totals outputs.
-// As the AVX-512 tiles do, so the bits are the same.
-void scale_sums(const PackedCall& c, const Tile& t, i64 g, int v, i64 input, i64 count,
-                const std::int32_t* sums, float* totals) {
-  const i64 groups = c.w->groups;
-  const float *scale = t.scales + g * height + side * v, *code_scales = c.code_scales + input;
-  const float* bias = t.bias == nullptr ? nullptr : t.bias + g * height + side * v;
-  const float* input_sums = c.sums + input * groups + g;
-  const auto mask = static_cast<__mmask16>((1u << std::min(side, t.rows - side * v)) - 1);
-  float* y = c.y + input * c.y_stride + t.row + side * v;
-  for (i64 n = 0; n < count; n++) {
-    const I exact = _mm512_load_si512(sums + n * side);
+void Scaling::operator()(int v, i64 input, i64 count, i64 at) const {
+  const i64 groups = c->w->groups, from = g * height + side * v;
+  const V scale = load(t->scales + from);
+  const auto exact = [&] { return _mm512_load_si512(sums + at); };
+  if (g > 0 && g < groups - 1 && t->bias == nullptr) {  // most often, where groups are small
+    for (i64 n = 0; n < count; n++, at += side)
+      store(totals + at, fma(_mm512_cvtepi32_ps(exact()), scale, load(totals + at)));
+    return;
+  }
+  const V bias = t->bias == nullptr ? set1(0.0f) : load(t->bias + from);
+  const float *code_scales = c->code_scales + input, *input_sums = c->sums + input * groups + g;
+  const auto mask = static_cast<__mmask16>((1u << std::min(side, t->rows - side * v)) - 1);
+  float* y = c->y + input * c->y_stride + t->row + side * v;
+  for (i64 n = 0; n < count; n++, at += side) {
     V total;
     if (groups == 1)
-      total = scaled(exact, scale);
+      total = scaled(exact(), t->scales + from);
     else
-      total = fma(_mm512_cvtepi32_ps(exact), load(scale),
-                  g == 0 ? set1(0.0f) : load(totals + n * side));
-    if (bias != nullptr) total = fma(load(bias), set1(-input_sums[n * groups]), total);
+      total = fma(_mm512_cvtepi32_ps(exact()), scale, g == 0 ? set1(0.0f) : load(totals + at));
+    if (t->bias != nullptr) total = fma(bias, set1(-input_sums[n * groups]), total);
     if (g < groups - 1)
-      store(totals + n * side, total);
+      store(totals + at, total);
     else
-      _mm512_mask_storeu_ps(y + n * c.y_stride, mask, mul(set1(code_scales[n]), total));
+      _mm512_mask_storeu_ps(y + n * c->y_stride, mask, mul(set1(code_scales[n]), total));
   }
 }
 
-// One or two tiles of inputs, and one or two times 16 rows.
-struct Block {
-  i64 tile;
-  int inputs, v, vectors;
-};
-
-// Sums that wait to be scaled: that is done beside the products of the next block, for vectors are
-// idle while tiles multiply. A portion is a tile of sums.
-class Waiting {
- public:
-  Waiting(const Job& j, const Tile& t) : j_(j), t_(t) {}
-  void begin(const Block& b, i64 g, const std::int32_t* sums, float* totals) {
-    b_ = b;
-    g_ = g;
-    sums_ = sums;
-    totals_ = totals;
-    left_ = b.inputs * b.vectors;
-  }
-  void scale(int portions) {
-    for (; portions > 0 && left_ > 0; portions--) {
-      left_--;
-      const i64 tile = b_.tile + left_ % b_.inputs, skip = j_.cut.repeated(tile),
-                at = left_ * square + skip * side;
-      scale_sums(j_.c, t_, g_, b_.v + left_ / b_.inputs, j_.cut.first(tile) + skip,
-                 j_.cut.inputs - skip, sums_ + at, totals_ + at);
-    }
-  }
-
- private:
-  const Job& j_;
-  const Tile& t_;
-  Block b_{};
-  i64 g_ = 0;
-  const std::int32_t* sums_ = nullptr;
-  float* totals_ = nullptr;
-  int left_ = 0;
-};
-constexpr int all_portions = 4;
 constexpr i64 step = 64;  // columns
 
 // The sums of columns [k, end); meanwhile other sums are scaled.
 template <int inputs, int vectors>
-void multiply(const Operands& o, i64 k, i64 end, Waiting& waiting, std::int32_t* sums) {
+void multiply(const Operands& o, i64 k, i64 end, Waiting<Scaling>& waiting, std::int32_t* sums) {
   const int portions = static_cast<int>(all_portions * step / (end - k) + 1);
   clear_sums<inputs, vectors>();
   for (; k < end; k += step) {
@@ -127,14 +94,14 @@ void multiply(const Operands& o, i64 k, i64 end, Waiting& waiting, std::int32_t*
 
 // Group g of one or two tiles of inputs with all rows of t.
 template <int inputs>
-void multiply_rows(const Job& j, const Tile& t, i64 tile, i64 g, Waiting& waiting) {
-  const PackedCall& c = j.c;
+void multiply_rows(const PackedCall& c, const Cut& cut, const Tile& t, i64 tile, i64 g,
+                   Waiting<Scaling>& waiting) {
   const i64 sixteen = side * c.w->in_padded;
   const i64 begin = g * c.w->group, end = std::min(c.w->in_padded, begin + c.w->group);
   std::int32_t* sums = reinterpret_cast<std::int32_t*>(t.behind);
   float* totals = t.behind + 2 * side * height;
-  Operands o{c.codes + j.cut.first(tile) * c.x_stride,
-             c.codes + j.cut.first(tile + inputs - 1) * c.x_stride, c.x_stride, t.bytes,
+  Operands o{c.codes + cut.first(tile) * c.x_stride,
+             c.codes + cut.first(tile + inputs - 1) * c.x_stride, c.x_stride, t.bytes,
              t.bytes + sixteen};
   for (int v = 0; v * side < t.rows; v += 2) {
     const int vectors = t.rows - v * side > side ? 2 : 1;
@@ -142,7 +109,7 @@ void multiply_rows(const Job& j, const Tile& t, i64 tile, i64 g, Waiting& waitin
       multiply<inputs, 2>(o, begin, end, waiting, sums);
     else
       multiply<inputs, 1>(o, begin, end, waiting, sums);
-    waiting.begin({tile, inputs, v, vectors}, g, sums, totals);
+    waiting.begin({tile, inputs, v, vectors}, {&c, &t, g, sums, totals});
     o.w0 += 2 * sixteen;
     o.w1 += 2 * sixteen;
     sums += 2 * inputs * square;
@@ -152,19 +119,19 @@ void multiply_rows(const Job& j, const Tile& t, i64 tile, i64 g, Waiting& waitin
 
 template <int kind>
 void run_tiles(const PackedCall& c) {
-  const Job j(c);
-  configure(j.cut, step);
+  const Cut cut(c.batch);
+  configure(cut, step);
   for (i64 row = c.row0; row < c.row1; row += height) {
     const int rows = static_cast<int>(std::min<i64>(height, c.row1 - row));
     const Tile t = turn<kind>(c, row, rows, 0, {64, side * c.w->in_padded});
     settle_memory();
-    Waiting waiting(j, t);
-    for (i64 tile = 0; tile < j.cut.tiles; tile += 2)
+    Waiting<Scaling> waiting(cut);
+    for (i64 tile = 0; tile < cut.tiles; tile += 2)
       for (i64 g = 0; g < c.w->groups; g++)
-        if (tile + 1 < j.cut.tiles)
-          multiply_rows<2>(j, t, tile, g, waiting);
+        if (tile + 1 < cut.tiles)
+          multiply_rows<2>(c, cut, t, tile, g, waiting);
         else
-          multiply_rows<1>(j, t, tile, g, waiting);
+          multiply_rows<1>(c, cut, t, tile, g, waiting);
     waiting.scale(all_portions);
   }
   _tile_release();

@@ -47,12 +47,23 @@ constexpr i64 few = 12;  // inputs from which turning the weights pays
         linear_nib4_##isa##_integers                                                               \
   }
 
+#define PARE_TERM_ROW(kind)                                                             \
+  {                                                                                     \
+    "linear_" #kind "_amx_tiles", isa_amx, LinearWork::floats, Packed::kind, few, many, \
+        order_terms, linear_##kind##_amx_tiles                                          \
+  }
+
 constexpr LinearKernel table[] = {
 #if defined(__x86_64__)
     {"linear_i8_amx_integer_tiles", isa_amx, LinearWork::integers, Packed::i8, few, many, 0,
      linear_i8_amx_integer_tiles},
     {"linear_nib4_amx_integer_tiles", isa_amx, LinearWork::integers, Packed::nib4, few, many, -8,
      linear_nib4_amx_integer_tiles},
+    PARE_TERM_ROW(bf16),
+    PARE_TERM_ROW(e4m3),
+    PARE_TERM_ROW(e5m2),
+    PARE_TERM_ROW(i8),
+    PARE_TERM_ROW(nib4),
     {"linear_i8_avx512_integer_tiles", isa_avx512, LinearWork::integers, Packed::i8, few, many, 0,
      linear_i8_avx512_integer_tiles},
     {"linear_nib4_avx512_integer_tiles", isa_avx512, LinearWork::integers, Packed::nib4, few, many,
@@ -76,6 +87,13 @@ bool integer_product(const Scheme& s, const Activation& a) {
 // fallback.
 bool packed_integers(const Scheme& s, const Activation& a) {
   return integer_product(s, a) && a.per != Activation::Per::group && bits(s.code) <= 8;
+}
+
+// Whether bf16 holds every value of a code that is packed as `kind`.
+bool bf16_holds(Code code, int kind) {
+  if (kind != Packed::nib4) return true;
+  const std::span<const float> all = values(code);
+  return std::all_of(all.begin(), all.end(), [](float v) { return from_bf16(to_bf16(v)) == v; });
 }
 
 // --- inputs
@@ -140,6 +158,7 @@ struct Scratch {
   Panels<std::uint8_t> codes;
   Panels<std::int8_t> row, arranged;
   Panels<float> tile;
+  Panels<std::uint16_t> terms;
 };
 Scratch& scratch() {
   thread_local Scratch mine;  // grows to the largest input seen by the thread
@@ -155,6 +174,15 @@ T* room(Panels<T>& v, i64 n) {
 // Bytes from the codes of an input to the next: an odd number of cache lines, so that the same
 // columns of some inputs do not lie in the same cache set.
 i64 code_stride(const Packed& p) { return p.in_padded + 64; }
+
+// The same for terms, each of two bytes; an input has three rows of them.
+i64 term_stride(const Packed& p) { return p.in_padded + 32; }
+
+void split_terms(const float* x, i64 n, i64 padded, std::uint16_t* terms, i64 apart) {
+#if defined(__x86_64__)
+  split_terms_amx(x, n, padded, terms, apart);
+#endif
+}
 
 void split(Pool* pool, i64 count, i64 grain, const std::function<void(i64, i64)>& work) {
   if (pool != nullptr)
@@ -232,6 +260,7 @@ const LinearKernel& pick(const Scheme& s, const Activation& a, i64 in, i64 batch
     if (k.work != work || (k.isa & ~isa) != 0 || batch < k.batch_min || batch > k.batch_max)
       continue;
     if (k.work == LinearWork::integers && k.batch_min > 1 && in > most_summed) continue;
+    if (k.order == order_terms && k.kind == kind && !bf16_holds(s.code, kind)) continue;
     if (k.kind == -1 || (packable && k.kind == kind)) return k;
   }
   PARE_CHECK(false);
@@ -307,6 +336,36 @@ void PackedLinear::prepare_integers(Matrix<const float> x, int order, std::int8_
   });
 }
 
+// Inputs as they are or in the kernel's order, and with `sums` those of each row's groups.
+void PackedLinear::prepare_floats(Matrix<const float> x, int order, float* sums, PackedCall& call,
+                                  Pool* pool) const {
+  const Packed& p = *packed_;
+  if (order == 0 && in_ == p.in_padded && sums == nullptr) {
+    call.x = x.data;
+    call.x_stride = x.stride;
+    return;
+  }
+  Scratch& mine = scratch();
+  const bool terms = order == order_terms;
+  if (terms) call.x_stride = term_stride(p);
+  const i64 each = terms ? 3 * call.x_stride : p.in_padded;
+  std::uint16_t* split_to = terms ? room(mine.terms, x.rows * each) : nullptr;
+  float* to = terms ? nullptr : room(mine.x, x.rows * each);
+  split(pool, x.rows, 4, [&](i64 begin, i64 end) {
+    for (i64 b = begin; b < end; b++) {
+      if (terms)
+        split_terms(x.row(b), in_, p.in_padded, split_to + b * each, call.x_stride);
+      else
+        arrange(x.row(b), in_, p.in_padded, order, to + b * each);
+      if (sums != nullptr)
+        group_sums(in_, p, sums + b * p.groups,
+                   [&](i64 from, i64 count) { return sum_of(x.row(b) + from, count); });
+    }
+  });
+  call.terms = split_to;
+  call.x = to;
+}
+
 void PackedLinear::run_rows(Matrix<const float> x, Matrix<float> y, Pool* pool) const {
   const LinearKernel& kernel = chosen(x.rows);
   Scratch& mine = scratch();
@@ -334,7 +393,8 @@ void PackedLinear::run_rows(Matrix<const float> x, Matrix<float> y, Pool* pool) 
   call.x_stride = p.in_padded;
   call.y = y.data;
   call.y_stride = y.stride;
-  const bool needs_sums = integers || (p.bias != nullptr && x.rows == 1);
+  const bool scaled_sums = x.rows == 1 || kernel.order == order_terms;
+  const bool needs_sums = integers || (p.bias != nullptr && scaled_sums);
   float* sums = needs_sums ? room(mine.sums, x.rows * p.groups) : nullptr;
   call.sums = sums;
   if (integers) {
@@ -345,22 +405,7 @@ void PackedLinear::run_rows(Matrix<const float> x, Matrix<float> y, Pool* pool) 
     call.codes = arranged;
     call.code_scales = scales;
   } else {
-    const bool as_is = kernel.order == 0 && in_ == p.in_padded && !needs_sums;
-    if (as_is) {
-      call.x = x.data;
-      call.x_stride = x.stride;
-    } else {
-      float* to = room(mine.x, x.rows * p.in_padded);
-      split(pool, x.rows, 4, [&](i64 begin, i64 end) {
-        for (i64 b = begin; b < end; b++) {
-          arrange(x.row(b), in_, p.in_padded, kernel.order, to + b * p.in_padded);
-          if (needs_sums)
-            group_sums(in_, p, sums + b * p.groups,
-                       [&](i64 from, i64 count) { return sum_of(x.row(b) + from, count); });
-        }
-      });
-      call.x = to;
-    }
+    prepare_floats(x, kernel.order, sums, call, pool);
   }
   // With many inputs a thread takes rows by whole tiles: it reads the inputs once for each.
   split(pool, out_, x.rows < 64 ? 16 : tile_rows, [&](i64 begin, i64 end) {

@@ -23,6 +23,8 @@ enum class LinearWork : std::uint8_t {
   integers,  // int8 inputs: integer products, exact sums
 };
 
+constexpr int order_terms = 3;
+
 struct LinearKernel {
   std::string_view name;  // linear_<kind>_<isa>_<what>
   unsigned isa;           // class required; isa_scalar runs everywhere
@@ -31,6 +33,7 @@ struct LinearKernel {
   i64 batch_min, batch_max;
   // Order of the inputs within a chunk: 0 natural; n > 0: element n' = 8 i + s of a chunk of 8 n
   // elements lies at s n + i (nib4 floats); -n: even elements of n, then odd ones (nib4 integers).
+  // order_terms: three rows of bf16 that add up to the input.
   int order;
   void (*run)(const PackedCall&);  // null for the fallbacks, which work on the tensor
 };
@@ -70,6 +73,7 @@ class PackedLinear {
   void run_rows(Matrix<const float> x, Matrix<float> y, Pool*) const;
   void prepare_integers(Matrix<const float> x, int order, std::int8_t* arranged, float* scales,
                         float* sums, Pool*) const;
+  void prepare_floats(Matrix<const float> x, int order, float* sums, PackedCall&, Pool*) const;
   const LinearKernel& chosen(i64 batch) const;
   Tensor tensor_;
   Activation activation_;

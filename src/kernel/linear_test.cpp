@@ -2,12 +2,15 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <set>
 #include <tuple>
 
 #include "base/random.h"
+#include "kernel/rows.h"
 #include "number/encode.h"
 #include "support.h"
 
@@ -40,6 +43,21 @@ const char* const schemes[] = {
     "q8_0",          "q2_k",         "q3_k",          "q4_k",         "q5_k",      "q6_k",
     "iq4_nl",        "iq4_xs",       "int4:g48",      "int8:g24",     "e4m3:b5x48"};
 
+// Rounding of a sum of n products in any order: n eps sum |w x|; the decoded weight itself (scale
+// times code minus bias) is rounded otherwise than in the definition: 4 eps of scale * code + bias.
+double float_bound(const Tensor& t, const std::vector<float>& decoded, i64 r, const float* x) {
+  const i64 cols = t.cols();
+  double bound = 1e-30;
+  for (i64 c = 0; c < cols; c++) {
+    double spread = std::abs(decoded[static_cast<std::size_t>(r * cols + c)]);
+    if (!t.scheme.plain())
+      spread += 2.0 * std::abs(min_at(t, r, c)) +
+                std::abs(scale_at(t, r, c)) * std::abs(zero_at(t, r, c));
+    bound += (static_cast<double>(cols) / 8 + 8) * 6e-8 * spread * std::abs(x[c]);
+  }
+  return bound;
+}
+
 TEST(Linear, EveryRowAgreesWithTheDefinition) {
   std::set<std::string_view> used;
   for (unsigned isa : classes())
@@ -59,19 +77,7 @@ TEST(Linear, EveryRowAgreesWithTheDefinition) {
           used.insert(packed.kernel_name(batch));
           for (i64 b = 0; b < batch; b++)
             for (i64 r = 0; r < rows; r++) {
-              // Rounding of a sum of n products in any order: n eps sum |w x|; the decoded weight
-              // itself (scale times code minus bias) is rounded otherwise than in the definition: 4
-              // eps of scale * code + bias.
-              double bound = 1e-30;
-              for (i64 c = 0; c < cols; c++) {
-                const double spread =
-                    std::abs(decoded[static_cast<std::size_t>(r * cols + c)]) +
-                    (scheme.plain() ? 0.0
-                                    : 2.0 * std::abs(min_at(t, r, c)) +
-                                          std::abs(scale_at(t, r, c)) * std::abs(zero_at(t, r, c)));
-                bound += (static_cast<double>(cols) / 8 + 8) * 6e-8 * spread *
-                         std::abs(x[static_cast<std::size_t>(b * cols + c)]);
-              }
+              const double bound = float_bound(t, decoded, r, x.data() + b * cols);
               const std::size_t k = static_cast<std::size_t>(b * rows + r);
               ASSERT_NEAR(got[k], want[k], bound) << text << " " << packed.kernel_name(batch) << " "
                                                   << rows << "x" << cols << " batch " << batch;
@@ -82,6 +88,57 @@ TEST(Linear, EveryRowAgreesWithTheDefinition) {
     if (k.work == LinearWork::floats && (k.isa & ~isa_here()) == 0) {
       EXPECT_TRUE(used.contains(k.name)) << k.name << " was never chosen";
     }
+}
+
+TEST(Linear, TilesOfManyInputsAgreeWithTheDefinition) {
+  const i64 most = 67;
+  for (const auto& [rows, cols] : {std::pair<i64, i64>{213, 1100}, {49, 2304}, {16, 65}})
+    for (const char* text : {"f32", "bf16", "int8:channel", "int8:g16:asym", "int4:channel",
+                             "int4:g32", "int4:g64:asym", "int4:g256", "int7:g128:min",
+                             "e4m3:b128x128", "e5m2:channel", "nf4:g64", "mxfp4", "iq4_nl"}) {
+      if (sanitized() && rows > 100) continue;
+      const std::vector<float> w = normal(rows * cols, 1), x = normal(most * cols, 2);
+      const Tensor t = quantize({w.data(), rows, cols}, parse_scheme(text));
+      const std::vector<float> decoded = decode(t);
+      std::vector<float> want(static_cast<std::size_t>(most * rows));
+      linear_reference(t, {}, 0, {x.data(), most, cols}, {want.data(), most, rows});
+      for (unsigned isa : classes())
+        for (i64 batch : {12, 16, 17, 33, 67}) {
+          if (isa == isa_scalar) continue;
+          Pool pool(static_cast<int>(1 + batch % 3));
+          const PackedLinear packed(t, {}, 0, isa, pool);
+          std::vector<float> got(static_cast<std::size_t>(batch * rows), NAN);
+          packed.apply({x.data(), batch, cols}, {got.data(), batch, rows}, pool);
+          for (i64 b : {i64{0}, batch / 2, batch - 2, batch - 1})
+            for (i64 r = b % 7; r < rows; r += 7) {
+              const std::size_t k = static_cast<std::size_t>(b * rows + r);
+              ASSERT_NEAR(got[k], want[k], float_bound(t, decoded, r, x.data() + b * cols))
+                  << text << " " << packed.kernel_name(batch) << " " << rows << "x" << cols
+                  << " batch " << batch << " input " << b << " row " << r;
+            }
+        }
+    }
+}
+
+TEST(Linear, ThreeTermsAreAFloat) {
+  if ((isa_here() & isa_amx) == 0) GTEST_SKIP() << "no AMX";
+  std::vector<float> x = normal(200, 11);
+  for (std::size_t i = 0; i < x.size(); i++) x[i] = std::ldexp(x[i], static_cast<int>(i) - 100);
+  const float endless = std::numeric_limits<float>::infinity();
+  for (float v : {0.0f, -0.0f, 1.0f, -3e38f, std::numeric_limits<float>::max(), endless, -endless})
+    x.push_back(v);
+  const i64 n = static_cast<i64>(x.size()), padded = 256, apart = 288;
+  std::vector<std::uint16_t> terms(static_cast<std::size_t>(3 * apart), 1);
+  split_terms_amx(x.data(), n, padded, terms.data(), apart);
+  for (i64 k = 0; k < padded; k++) {
+    float sum = 0;
+    for (int term = 2; term >= 0; term--)
+      sum += from_bf16(terms[static_cast<std::size_t>(term * apart + k)]);
+    EXPECT_EQ(sum, k < n ? x[static_cast<std::size_t>(k)] : 0.0f) << k;
+  }
+  std::vector<float> nan(16, std::bit_cast<float>(0x7f800001));
+  split_terms_amx(nan.data(), 16, 16, terms.data(), 16);
+  EXPECT_TRUE(std::isnan(from_bf16(terms[0])));
 }
 
 TEST(Linear, IntegerInputsAreMultipliedAsIntegers) {
@@ -278,6 +335,9 @@ TEST(Linear, PickIsTotal) {
               pick(parse_scheme(text), parse_activation(input), 4096, batch, isa);
           EXPECT_EQ(k.isa & ~isa, 0u);
         }
+  // bf16 holds the values of int4 and not those of nf4.
+  EXPECT_EQ(pick(parse_scheme("int4:g64"), {}, 4096, 64, 7).name, "linear_nib4_amx_tiles");
+  EXPECT_EQ(pick(parse_scheme("nf4:g64"), {}, 4096, 64, 7).name, "linear_nib4_avx512_tiles");
   EXPECT_EQ(pick(parse_scheme("int4:g32"), {}, 4096, 1, isa_avx2 | isa_avx512).name,
             "linear_nib4_avx512_vector");
   // Sums of a longer row might not fit 32 bits.

@@ -88,6 +88,43 @@ void store_sums(T* sums) {
   if constexpr (inputs > 1 && vectors > 1) _tile_stored(3, sums + 3 * square, 64);
 }
 
+// One or two tiles of inputs, and one or two times 16 rows: 16 v on.
+struct Block {
+  std::int64_t tile;
+  int inputs, v, vectors;
+};
+
+// Sums of a block that wait to be scaled: that is done beside the products of the next, for vectors
+// are idle while tiles multiply. A portion is a tile of sums.
+//
+// scaling(v, input, count, at): `count` inputs from `input` on with rows 16 v to 16 v + 15, whose
+// sums begin `at` places behind the first of the block.
+template <class Scaling>
+class Waiting {
+ public:
+  explicit Waiting(const Cut& cut) : cut_(cut) {}
+  void begin(const Block& b, const Scaling& scaling) {
+    block_ = b;
+    scaling_ = scaling;
+    left_ = b.inputs * b.vectors;
+  }
+  void scale(int portions) {
+    for (; portions > 0 && left_ > 0; portions--) {
+      left_--;
+      const std::int64_t tile = block_.tile + left_ % block_.inputs, skip = cut_.repeated(tile);
+      scaling_(block_.v + left_ / block_.inputs, cut_.first(tile) + skip, cut_.inputs - skip,
+               left_ * square + skip * side);
+    }
+  }
+
+ private:
+  const Cut& cut_;
+  Block block_{};
+  Scaling scaling_{};
+  int left_ = 0;
+};
+constexpr int all_portions = 4;
+
 #pragma GCC diagnostic pop
 
 }  // namespace
