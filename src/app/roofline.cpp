@@ -14,6 +14,7 @@
 
 #include "file/io.h"
 #include "kernel/isa.h"
+#include "kernel/linear.h"
 #include "probe/rates.h"
 
 namespace pare {
@@ -187,24 +188,28 @@ Roof roof_here(Pool& pool, const Log& log) {
   return measure_and_remember(pool, quick_seconds, log);
 }
 
-double peak_flops(const Roof& roof, bool integer_activations) {
-  double best = 0;
-  for (const Roof::Peak& peak : roof.peaks)
-    if (peak.code == (integer_activations ? "int8" : "f32"))
-      best = std::max(best, peak.flops_per_second);
-  return best > 0 ? best : 1;
+double peak_flops(const Roof& roof, std::string_view code) {
+  double best = 0, f32 = 0;
+  for (const Roof::Peak& peak : roof.peaks) {
+    if (peak.code == code) best = std::max(best, peak.flops_per_second);
+    if (peak.code == "f32") f32 = std::max(f32, peak.flops_per_second);
+  }
+  return best > 0 ? best : f32 > 0 ? f32 : 1;
 }
 
-bool integer_activations(const Spec& spec) {
-  return std::any_of(spec.blocks.begin(), spec.blocks.end(), [](const Block& b) {
-    return b.attn.q.activation.per != Activation::Per::none &&
-           info(b.attn.q.activation.code).integer;
-  });
+std::string main_code(const Spec& spec) {
+  bool terms = false;
+  for (const Block& b : spec.blocks) {
+    const Linear& q = b.attn.q;
+    if (q.activation.per != Activation::Per::none && info(q.activation.code).integer) return "int8";
+    terms = terms || in_terms(q.scheme, q.in, isa_here());
+  }
+  return terms ? "bf16x3" : "f32";
 }
 
 Shares shares_of(const SpeedResult& speed, const Roof& roof, const Spec& spec) {
   return {speed.read_bytes_per_second / roof.read_bytes_per_second,
-          speed.prefill_flops_per_second / peak_flops(roof, integer_activations(spec))};
+          speed.prefill_flops_per_second / peak_flops(roof, main_code(spec))};
 }
 
 }  // namespace pare

@@ -4,8 +4,8 @@
 // and adds them to 32-bit sums. It wants four columns of a row of weights beside four of the next,
 // so rows are turned as for AVX-512, but stay signed; what turning costs is shared by all inputs.
 //
-// Sums are exact, and scaled in the order of the AVX-512 tiles: same bits. Groups that are no
-// multiple of 64 columns are left to those.
+// Sums are exact, and scaled in the order of the AVX-512 tiles: same bits. A group
+// is a multiple of 64 columns.
 #include <algorithm>
 
 #include "kernel/rows.h"
@@ -137,17 +137,9 @@ void run_tiles(const PackedCall& c) {
   _tile_release();
 }
 
-bool steps_fit(const Packed& w) { return w.group % 64 == 0; }
-
 }  // namespace
 
-void linear_i8_amx_integer_tiles(const PackedCall& c) {
-  if (steps_fit(*c.w)) return run_tiles<Packed::i8>(c);
-  linear_i8_avx512_integer_tiles(c);
-}
-void linear_nib4_amx_integer_tiles(const PackedCall& c) {
-  if (steps_fit(*c.w)) return run_tiles<Packed::nib4>(c);
-  linear_nib4_avx512_integer_tiles(c);
-}
+void linear_i8_amx_integer_tiles(const PackedCall& c) { run_tiles<Packed::i8>(c); }
+void linear_nib4_amx_integer_tiles(const PackedCall& c) { run_tiles<Packed::nib4>(c); }
 
 }  // namespace pare

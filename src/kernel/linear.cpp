@@ -50,15 +50,15 @@ constexpr i64 few = 12;  // inputs from which turning the weights pays
 #define PARE_TERM_ROW(kind)                                                             \
   {                                                                                     \
     "linear_" #kind "_amx_tiles", isa_amx, LinearWork::floats, Packed::kind, few, many, \
-        order_terms, linear_##kind##_amx_tiles                                          \
+        order_terms, linear_##kind##_amx_tiles, 32                                      \
   }
 
 constexpr LinearKernel table[] = {
 #if defined(__x86_64__)
     {"linear_i8_amx_integer_tiles", isa_amx, LinearWork::integers, Packed::i8, few, many, 0,
-     linear_i8_amx_integer_tiles},
+     linear_i8_amx_integer_tiles, 64},
     {"linear_nib4_amx_integer_tiles", isa_amx, LinearWork::integers, Packed::nib4, few, many, -8,
-     linear_nib4_amx_integer_tiles},
+     linear_nib4_amx_integer_tiles, 64},
     PARE_TERM_ROW(bf16),
     PARE_TERM_ROW(e4m3),
     PARE_TERM_ROW(e5m2),
@@ -89,10 +89,12 @@ bool packed_integers(const Scheme& s, const Activation& a) {
   return integer_product(s, a) && a.per != Activation::Per::group && bits(s.code) <= 8;
 }
 
-// Whether bf16 holds every value of a code that is packed as `kind`.
-bool bf16_holds(Code code, int kind) {
-  if (kind != Packed::nib4) return true;
-  const std::span<const float> all = values(code);
+// Whether a row of the table has a way with the codes and groups of a scheme.
+bool takes(const LinearKernel& k, const Scheme& s, i64 in) {
+  const bool grouped = s.grouping == Grouping::group || s.grouping == Grouping::block;
+  if (grouped && s.cols < in && s.cols % k.group_step != 0) return false;
+  if (k.order != order_terms || k.kind != Packed::nib4) return true;
+  const std::span<const float> all = values(s.code);  // bf16 holds other codes
   return std::all_of(all.begin(), all.end(), [](float v) { return from_bf16(to_bf16(v)) == v; });
 }
 
@@ -146,11 +148,14 @@ void group_sums(i64 n, const Packed& p, float* sums, const Sum& sum) {
   }
 }
 
-// In double, so that the sum is as good as the products.
+// In double, so that the sum is as good as the products; four that need not wait for each other.
 double sum_of(const float* x, i64 n) {
-  double sum = 0;
-  for (i64 i = 0; i < n; i++) sum += static_cast<double>(x[i]);
-  return sum;
+  double sum[4] = {};
+  i64 i = 0;
+  for (; i + 4 <= n; i += 4)
+    for (int k = 0; k < 4; k++) sum[k] += static_cast<double>(x[i + k]);
+  for (; i < n; i++) sum[0] += static_cast<double>(x[i]);
+  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
 struct Scratch {
@@ -260,10 +265,13 @@ const LinearKernel& pick(const Scheme& s, const Activation& a, i64 in, i64 batch
     if (k.work != work || (k.isa & ~isa) != 0 || batch < k.batch_min || batch > k.batch_max)
       continue;
     if (k.work == LinearWork::integers && k.batch_min > 1 && in > most_summed) continue;
-    if (k.order == order_terms && k.kind == kind && !bf16_holds(s.code, kind)) continue;
-    if (k.kind == -1 || (packable && k.kind == kind)) return k;
+    if (k.kind == -1 || (packable && k.kind == kind && takes(k, s, in))) return k;
   }
   PARE_CHECK(false);
+}
+
+bool in_terms(const Scheme& s, i64 in, unsigned isa) {
+  return pick(s, {}, in, 512, isa).order == order_terms;
 }
 
 PackedLinear::PackedLinear(Tensor weights, const Activation& activation, float static_scale,
@@ -296,7 +304,7 @@ void PackedLinear::apply(Matrix<const float> x, Matrix<float> y, Pool& pool) con
 void PackedLinear::apply(Matrix<const float> x, Matrix<float> y) const { run(x, y, nullptr); }
 
 // Rows of inputs whose rearranged copies a thread keeps at a time.
-constexpr i64 scratch_rows = 6 * 1024;
+constexpr i64 scratch_rows = 2 * 1024;
 
 void PackedLinear::run(Matrix<const float> x, Matrix<float> y, Pool* pool) const {
   PARE_CHECK(x.cols == in_ && y.cols == out_ && x.rows == y.rows);

@@ -36,12 +36,16 @@ struct LinearKernel {
   // order_terms: three rows of bf16 that add up to the input.
   int order;
   void (*run)(const PackedCall&);  // null for the fallbacks, which work on the tensor
+  i64 group_step = 1;  // weights that share a scale, if not a whole row: a multiple of this
 };
 
 std::span<const LinearKernel> linear_kernels();
 
 // Pure, and never fails: the last rows decode and multiply anything.
 const LinearKernel& pick(const Scheme&, const Activation&, i64 in, i64 batch, unsigned isa);
+
+// Whether many float inputs are multiplied with this scheme as three terms of bf16.
+bool in_terms(const Scheme&, i64 in, unsigned isa);
 
 // How `scheme` is packed, or -1 when only the fallback can multiply it.
 int packed_kind(const Scheme&, i64 in);

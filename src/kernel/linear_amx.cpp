@@ -21,6 +21,7 @@ using i64 = std::int64_t;
 using u8 = std::uint8_t;
 using u16 = std::uint16_t;
 constexpr int height = terms_rows;
+constexpr i64 step = 32;  // columns; a group is a multiple
 
 #include "kernel/scale.inl"
 
@@ -136,7 +137,7 @@ struct Operands {
 
 // The sums of so many columns; meanwhile other sums are scaled.
 template <int inputs, int vectors>
-void multiply(const Operands& o, i64 columns, i64 step, Waiting<Scaling>& waiting, float* sums) {
+void multiply(const Operands& o, i64 columns, Waiting<Scaling>& waiting, float* sums) {
   const int portions = static_cast<int>(all_portions * step / columns + 1);
   clear_sums<inputs, vectors>();
   for (i64 k = 0; k < columns; k += step) {
@@ -165,7 +166,6 @@ void multiply_rows(const PackedCall& c, const Cut& cut, const Piece& p, i64 tile
                    Waiting<Scaling>& waiting) {
   const Packed& w = *c.w;
   const i64 input = 3 * c.x_stride, sixteen = side * (p.end - p.begin), g = k / w.group;
-  const i64 step = w.group % 32 == 0 ? 32 : 16;
   Operands o{c.terms + cut.first(tile) * input + k,
              c.terms + cut.first(tile + inputs - 1) * input + k,
              2 * input,
@@ -179,9 +179,9 @@ void multiply_rows(const PackedCall& c, const Cut& cut, const Piece& p, i64 tile
     const int vectors = p.rows - v * side > side ? 2 : 1;
     float* sums = p.sums + v * inputs * square;
     if (vectors == 2)
-      multiply<inputs, 2>(o, end - k, step, waiting, sums);
+      multiply<inputs, 2>(o, end - k, waiting, sums);
     else
-      multiply<inputs, 1>(o, end - k, step, waiting, sums);
+      multiply<inputs, 1>(o, end - k, waiting, sums);
     scaling.sums = sums;
     scaling.totals = p.totals + v * inputs * square;
     waiting.begin({tile, inputs, v, vectors}, scaling);
@@ -214,7 +214,7 @@ Piece piece_in(const PackedCall& c) {
 template <int kind>
 void run_tiles(const PackedCall& c) {
   const Cut cut(c.batch);
-  configure(cut, c.w->group % 32 == 0 ? 64 : 32);
+  configure(cut, 2 * step);
   Piece p = piece_in(c);
   for (p.row = c.row0; p.row < c.row1; p.row += height) {
     p.rows = static_cast<int>(std::min<i64>(height, c.row1 - p.row));

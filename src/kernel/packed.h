@@ -49,7 +49,7 @@ constexpr std::int64_t piece_stride = piece_columns + 16;  // not all rows in th
 // Of products of terms: two tiles of sums for all rows, as many totals, codes as bf16, and scales
 // and biases of the groups that a piece touches.
 constexpr std::int64_t terms_rows = 192;
-constexpr std::int64_t terms_groups = piece_columns / 16 + 1;
+constexpr std::int64_t terms_groups = piece_columns / 32 + 1;
 constexpr std::int64_t terms_tile_floats =
     terms_rows * (4 * 16 + piece_columns / 2 + 2 * terms_groups);
 

@@ -98,6 +98,7 @@ constexpr Loop loops[] = {
     {"bf16", "avx512", isa_avx512, 64, roof_bf16_avx512},
     {"int8", "avx512", isa_avx512, 128, roof_int8_avx512},
     {"bf16", "amx", isa_amx, 2 * 16 * 16 * 32, roof_bf16_amx},
+    {"bf16x3", "amx", isa_amx, 2 * 16 * 16 * 32 / 3.0, roof_bf16_amx},
     {"int8", "amx", isa_amx, 2 * 16 * 16 * 64, roof_int8_amx},
 #endif
 };
