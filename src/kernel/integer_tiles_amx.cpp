@@ -99,7 +99,7 @@ void multiply_rows(const PackedCall& c, const Cut& cut, const Tile& t, i64 tile,
   const i64 sixteen = side * c.w->in_padded;
   const i64 begin = g * c.w->group, end = std::min(c.w->in_padded, begin + c.w->group);
   std::int32_t* sums = reinterpret_cast<std::int32_t*>(t.behind);
-  float* totals = t.behind + 2 * side * height;
+  float* totals = t.behind + 4 * square;
   Operands o{c.codes + cut.first(tile) * c.x_stride,
              c.codes + cut.first(tile + inputs - 1) * c.x_stride, c.x_stride, t.bytes,
              t.bytes + sixteen};
@@ -112,7 +112,6 @@ void multiply_rows(const PackedCall& c, const Cut& cut, const Tile& t, i64 tile,
     waiting.begin({tile, inputs, v, vectors}, {&c, &t, g, sums, totals});
     o.w0 += 2 * sixteen;
     o.w1 += 2 * sixteen;
-    sums += 2 * inputs * square;
     totals += 2 * inputs * square;
   }
 }

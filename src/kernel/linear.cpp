@@ -50,7 +50,7 @@ constexpr i64 few = 12;  // inputs from which turning the weights pays
 #define PARE_TERM_ROW(kind)                                                             \
   {                                                                                     \
     "linear_" #kind "_amx_tiles", isa_amx, LinearWork::floats, Packed::kind, few, many, \
-        order_terms, linear_##kind##_amx_tiles, 32                                      \
+        order_terms, linear_##kind##_amx_tiles, 64                                      \
   }
 
 constexpr LinearKernel table[] = {

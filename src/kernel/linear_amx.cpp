@@ -72,7 +72,7 @@ struct Piece {
   u16* codes;            // (16 rows each, columns / 2, 16, 2)
   float* scales;         // of the groups from `group` on: (groups, height)
   float* bias;           // the same, or null
-  float *sums, *totals;  // of two tiles of inputs with all rows
+  float *sums, *totals;  // of a block; of two tiles of inputs with all rows
   i64 row, begin, end, group;
   int rows;
 };
@@ -177,12 +177,10 @@ void multiply_rows(const PackedCall& c, const Cut& cut, const Piece& p, i64 tile
                   p.sums,       p.totals};
   for (int v = 0; v * side < p.rows; v += 2) {
     const int vectors = p.rows - v * side > side ? 2 : 1;
-    float* sums = p.sums + v * inputs * square;
     if (vectors == 2)
-      multiply<inputs, 2>(o, end - k, waiting, sums);
+      multiply<inputs, 2>(o, end - k, waiting, p.sums);
     else
-      multiply<inputs, 1>(o, end - k, waiting, sums);
-    scaling.sums = sums;
+      multiply<inputs, 1>(o, end - k, waiting, p.sums);
     scaling.totals = p.totals + v * inputs * square;
     waiting.begin({tile, inputs, v, vectors}, scaling);
     o.w0 += 2 * sixteen;
@@ -204,7 +202,7 @@ void multiply_inputs(const PackedCall& c, const Cut& cut, const Piece& p, i64 ti
 Piece piece_in(const PackedCall& c) {
   Piece p{};
   p.sums = c.tile;
-  p.totals = p.sums + 2 * side * height;
+  p.totals = p.sums + 4 * square;
   p.codes = reinterpret_cast<u16*>(p.totals + 2 * side * height);
   p.scales = reinterpret_cast<float*>(p.codes + height * piece_columns);
   if (c.w->bias != nullptr) p.bias = p.scales + height * terms_groups;

@@ -46,12 +46,12 @@ constexpr std::int64_t tile_rows = 48;
 constexpr std::int64_t piece_columns = 1024;               // decoded and turned at a time
 constexpr std::int64_t piece_stride = piece_columns + 16;  // not all rows in the same cache set
 
-// Of products of terms: two tiles of sums for all rows, as many totals, codes as bf16, and scales
+// Of products of terms: sums of a block, totals of two tiles of inputs, codes as bf16, and scales
 // and biases of the groups that a piece touches.
-constexpr std::int64_t terms_rows = 192;
-constexpr std::int64_t terms_groups = piece_columns / 32 + 1;
+constexpr std::int64_t terms_rows = 288;
+constexpr std::int64_t terms_groups = piece_columns / 64 + 1;
 constexpr std::int64_t terms_tile_floats =
-    terms_rows * (4 * 16 + piece_columns / 2 + 2 * terms_groups);
+    4 * 16 * 16 + terms_rows * (2 * 16 + piece_columns / 2 + 2 * terms_groups);
 
 constexpr std::int64_t tile_floats(std::int64_t in_padded) {
   const std::int64_t whole = tile_rows * in_padded;

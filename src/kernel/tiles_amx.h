@@ -95,7 +95,7 @@ struct Block {
 };
 
 // Sums of a block that wait to be scaled: that is done beside the products of the next, for vectors
-// are idle while tiles multiply. A portion is a tile of sums.
+// are idle while tiles multiply, and ends before the next are stored. A portion is a tile of sums.
 //
 // scaling(v, input, count, at): `count` inputs from `input` on with rows 16 v to 16 v + 15, whose
 // sums begin `at` places behind the first of the block.
