@@ -168,7 +168,7 @@ void command_roof(const RoofOptions& o, const CommonOptions& common, const Outpu
       roof.processor, human_rate(roof.read_bytes_per_second, "B"), pool.threads(),
       human_rate(roof.read_bytes_per_second_single, "B"),
       human_bytes(static_cast<double>(roof.last_level_cache_bytes)),
-      peak_flops(roof, false) / roof.read_bytes_per_second, table.text(true) + kernels));
+      peak_flops(roof, "f32") / roof.read_bytes_per_second, table.text(true) + kernels));
 }
 
 void command_compare(const CompareOptions& o, const CommonOptions& common, const Output& out) {

@@ -26,7 +26,7 @@ Forecast forecast(const Spec& spec, const Hardware& hardware, const Roof& roof,
   f.prefill_seconds = p.prefill.seconds;
   f.mbu = (p.decode.count.weight_bytes + p.decode.count.kv_read_bytes) / p.decode.seconds /
           roof.read_bytes_per_second;
-  f.mfu = p.prefill.count.flops / p.prefill.seconds / peak_flops(roof, integer_activations(spec));
+  f.mfu = p.prefill.count.flops / p.prefill.seconds / peak_flops(roof, main_code(spec));
   use.context = std::max(o.context, o.prompt) + o.generate;
   f.memory_bytes = predict_memory(spec, use, std::min(chunk_tokens, o.batch * o.prompt)).total();
   return f;

@@ -14,6 +14,7 @@
 
 #include "file/io.h"
 #include "kernel/isa.h"
+#include "kernel/linear.h"
 #include "probe/rates.h"
 
 namespace pare {
@@ -26,6 +27,12 @@ struct Remembered {
   std::shared_ptr<const EngineRates> rates;
 };
 
+// A roof without a peak of its own ISA was measured before Pare multiplied with those units.
+bool knows_its_units(const Roof& roof) {
+  return std::any_of(roof.peaks.begin(), roof.peaks.end(),
+                     [&](const Roof::Peak& p) { return p.isa == roof.isa; });
+}
+
 // What the file holds of this processor and ISA.
 Remembered remembered() {
   Remembered found;
@@ -34,7 +41,9 @@ Remembered remembered() {
   try {
     const Json json = parse_json(read_text_file(path, std::size_t{4} << 20), path);
     Roof roof = parse_roof(json);
-    if (roof.processor != processor_name() || roof.isa != isa_name(isa_here())) return found;
+    if (roof.processor != processor_name() || roof.isa != isa_name(isa_here()) ||
+        !knows_its_units(roof))
+      return found;
     found.roof = std::move(roof);
     if (const Json* engine = json.find("engine"))
       found.rates = std::make_shared<EngineRates>(parse_engine_rates(*engine, path));
@@ -179,24 +188,28 @@ Roof roof_here(Pool& pool, const Log& log) {
   return measure_and_remember(pool, quick_seconds, log);
 }
 
-double peak_flops(const Roof& roof, bool integer_activations) {
-  double best = 0;
-  for (const Roof::Peak& peak : roof.peaks)
-    if (peak.code == (integer_activations ? "int8" : "f32"))
-      best = std::max(best, peak.flops_per_second);
-  return best > 0 ? best : 1;
+double peak_flops(const Roof& roof, std::string_view code) {
+  double best = 0, f32 = 0;
+  for (const Roof::Peak& peak : roof.peaks) {
+    if (peak.code == code) best = std::max(best, peak.flops_per_second);
+    if (peak.code == "f32") f32 = std::max(f32, peak.flops_per_second);
+  }
+  return best > 0 ? best : f32 > 0 ? f32 : 1;
 }
 
-bool integer_activations(const Spec& spec) {
-  return std::any_of(spec.blocks.begin(), spec.blocks.end(), [](const Block& b) {
-    return b.attn.q.activation.per != Activation::Per::none &&
-           info(b.attn.q.activation.code).integer;
-  });
+std::string main_code(const Spec& spec) {
+  bool terms = false;
+  for (const Block& b : spec.blocks) {
+    const Linear& q = b.attn.q;
+    if (q.activation.per != Activation::Per::none && info(q.activation.code).integer) return "int8";
+    terms = terms || in_terms(q.scheme, q.in, isa_here());
+  }
+  return terms ? "bf16x3" : "f32";
 }
 
 Shares shares_of(const SpeedResult& speed, const Roof& roof, const Spec& spec) {
   return {speed.read_bytes_per_second / roof.read_bytes_per_second,
-          speed.prefill_flops_per_second / peak_flops(roof, integer_activations(spec))};
+          speed.prefill_flops_per_second / peak_flops(roof, main_code(spec))};
 }
 
 }  // namespace pare

@@ -43,14 +43,16 @@ std::optional<Roof> remembered_roof(int threads);
 // --kernels`) too where they were. Found as "here" and "this machine".
 Hardware hardware_here(const Roof&);
 
-// Peak of the unit that executes a product: "int8" for integer activations, else "f32"; FLOP/s.
-double peak_flops(const Roof&, bool integer_activations);
+// Peak of a code, or of f32 where there is none; FLOP/s.
+double peak_flops(const Roof&, std::string_view code);
+// The code of the unit that executes a model's products with many inputs here: "int8" for integer
+// activations, "bf16x3" or "f32" else.
+std::string main_code(const Spec&);
 
 // What was reached of the measured bandwidth by decode (MBU) and of the peak by prefill (MFU).
 struct Shares {
   double mbu = 0, mfu = 0;
 };
 Shares shares_of(const SpeedResult&, const Roof&, const Spec&);
-bool integer_activations(const Spec&);
 
 }  // namespace pare

@@ -11,6 +11,7 @@
 #include <cmath>
 
 #include "base/json.h"
+#include "kernel/linear.h"
 
 namespace pare {
 
@@ -150,8 +151,15 @@ std::string plain_name(std::string_view name) {
   return out;
 }
 
-// Pare's own engine multiplies floats in f32.
+// Pare's own engine multiplies floats in f32, or as three terms of bf16.
 bool pare_runs_on(const Hardware& h) { return h.measured && h.rate.contains("f32"); }
+
+std::string pares_floats(const Scheme& s, const Hardware& h) {
+  constexpr i64 wide = 8192;
+  const bool terms =
+      h.rate.contains("bf16x3") && in_terms(s, wide, isa_avx2 | isa_avx512 | isa_amx);
+  return terms ? "bf16x3" : "f32";
+}
 
 bool float8(Code code) { return code == Code::e4m3 || code == Code::e5m2; }
 
@@ -192,7 +200,7 @@ std::string executed_code(const Scheme& s, const Activation& a, const Hardware& 
   const auto has = [&](std::string_view code) { return h.rate.contains(code); };
   const std::string sixteen = has("bf16") ? "bf16" : "f32";
   if (a.per == Activation::Per::none) {
-    if (pare_runs_on(h)) return "f32";
+    if (pare_runs_on(h)) return pares_floats(s, h);
     return s.plain() && s.code == Code::f32 && has("f32") ? "f32" : sixteen;
   }
   if (info(a.code).integer && info(s.code).integer && !s.plain()) {
@@ -201,7 +209,7 @@ std::string executed_code(const Scheme& s, const Activation& a, const Hardware& 
   }
   if (float8(a.code) && has("fp8") && (float8(s.code) || bits(s.code) <= 4)) return "fp8";
   if (a.code == Code::e2m1 && s.code == Code::e2m1 && has("fp4")) return "fp4";
-  return pare_runs_on(h) ? "f32" : sixteen;
+  return pare_runs_on(h) ? pares_floats(s, h) : sixteen;
 }
 
 double executed_rate(const Scheme& s, const Activation& a, const Hardware& h) {

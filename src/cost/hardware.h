@@ -39,8 +39,9 @@ struct Hardware {
   std::map<std::string, double, std::less<>> rate;          // FLOP/s by code
   std::map<std::string, std::string, std::less<>> sources;  // "bandwidth_gbs", "bf16" -> text
   double cache_bytes = 0;                                   // of the last level; 0: unknown
-  bool measured = false;  // the machine at hand: Pare's engine runs there and multiplies floats in
-                          // f32
+  // The machine at hand: Pare's engine runs there and multiplies floats in f32, or with the tiles
+  // of a rate "bf16x3" as three terms of bf16.
+  bool measured = false;
   std::shared_ptr<const EngineRates> engine;  // measured rows whose kernels were timed too
 
   // FLOP/s of a code; none: the machine has no unit for it.

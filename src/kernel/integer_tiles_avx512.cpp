@@ -19,76 +19,7 @@ using i64 = std::int64_t;
 using u8 = std::uint8_t;
 constexpr int height = tile_rows, quad = 4 * height;  // bytes of four columns of all rows
 
-struct Tile {
-  u8* bytes;      // (in / 4, height, 4)
-  float* scales;  // (groups, height)
-  float* bias;    // the same, or null
-  int offset;     // of the bytes
-  i64 row;
-  int rows;
-};
-
-template <int kind>
-void turn_sixteen(const Packed& w, i64 row, int rows, u8* to) {
-  const I zero = _mm512_setzero_si512(), flip = _mm512_set1_epi8(-128), mask = _mm512_set1_epi8(15);
-  constexpr i64 chunk = kind == Packed::nib4 ? 128 : 64;
-  for (i64 k = 0; k < w.in_padded; k += chunk, to += chunk / 4 * quad) {
-    I low[16], high[16];
-    for (int r = 0; r < 16; r++) {
-      const u8* p = w.codes + (row + r) * w.row_bytes + (kind == Packed::nib4 ? k / 2 : k);
-      const I bytes = r < rows ? _mm512_loadu_si512(p) : zero;
-      if constexpr (kind == Packed::nib4) {
-        low[r] = _mm512_and_si512(bytes, mask);
-        high[r] = _mm512_and_si512(_mm512_srli_epi16(bytes, 4), mask);
-      } else {
-        low[r] = _mm512_xor_si512(bytes, flip);
-      }
-    }
-    transpose(low);
-    if constexpr (kind == Packed::nib4) transpose(high);
-    for (int i = 0; i < 16; i++) {
-      if constexpr (kind == Packed::nib4) {
-        _mm512_store_si512(to + 2 * i * quad, low[i]);
-        _mm512_store_si512(to + (2 * i + 1) * quad, high[i]);
-      } else {
-        _mm512_store_si512(to + i * quad, low[i]);
-      }
-    }
-  }
-}
-
-#include "kernel/scale.inl"
-
-template <int kind>
-Tile turn(const PackedCall& c, i64 row, int rows) {
-  const Packed& w = *c.w;
-  Tile t{};
-  t.bytes = reinterpret_cast<u8*>(c.tile);
-  t.scales = reinterpret_cast<float*>(t.bytes + w.in_padded * height);
-  t.bias = w.bias == nullptr ? nullptr : t.scales + w.groups * height;
-  t.offset = kind == Packed::nib4 ? static_cast<int>(-w.table[0]) : 128;
-  t.row = row;
-  t.rows = rows;
-  for (int r = 0; r < rows; r += 16)
-    turn_sixteen<kind>(w, row + r, std::min(16, rows - r), t.bytes + 4 * r);
-  for (i64 g = 0; g < w.groups; g++)
-    for (int r = 0; r < height; r++) {
-      const i64 k = (row + r) * w.groups + g;
-      t.scales[g * height + r] = r < rows ? scale_of(w, k) : 0;
-      if (t.bias != nullptr) t.bias[g * height + r] = r < rows ? w.bias[k] : 0;
-    }
-  return t;
-}
-
-// float(v * scale), rounded once
-V scaled(I v, const float* scale) {
-  const auto half = [](__m256i n, const float* s) {
-    return _mm512_cvtpd_ps(
-        _mm512_mul_pd(_mm512_cvtepi32_pd(n), _mm512_cvtps_pd(_mm256_loadu_ps(s))));
-  };
-  return _mm512_insertf32x8(_mm512_castps256_ps512(half(_mm512_castsi512_si256(v), scale)),
-                            half(_mm512_extracti64x4_epi64(v, 1), scale + 8), 1);
-}
+#include "kernel/integer_tiles.inl"
 
 // Adds the products of columns [k, end) of 16 * vectors rows and N inputs to `sums`, input by
 // input.
@@ -186,9 +117,10 @@ void multiply_tile(const PackedCall& c, const Tile& t) {
 
 template <int kind>
 void run_tiles(const PackedCall& c) {
+  const int offset = kind == Packed::i8 ? 128 : stored_offset<kind>(*c.w);
   for (i64 row = c.row0; row < c.row1; row += height) {
     const int rows = static_cast<int>(std::min<i64>(height, c.row1 - row));
-    const Tile t = turn<kind>(c, row, rows);
+    const Tile t = turn<kind>(c, row, rows, offset, {quad, 64});
     if (rows > 32)
       multiply_tile<3>(c, t);
     else if (rows > 16)

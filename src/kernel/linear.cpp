@@ -47,8 +47,23 @@ constexpr i64 few = 12;  // inputs from which turning the weights pays
         linear_nib4_##isa##_integers                                                               \
   }
 
+#define PARE_TERM_ROW(kind)                                                             \
+  {                                                                                     \
+    "linear_" #kind "_amx_tiles", isa_amx, LinearWork::floats, Packed::kind, few, many, \
+        order_terms, linear_##kind##_amx_tiles, 64                                      \
+  }
+
 constexpr LinearKernel table[] = {
 #if defined(__x86_64__)
+    {"linear_i8_amx_integer_tiles", isa_amx, LinearWork::integers, Packed::i8, few, many, 0,
+     linear_i8_amx_integer_tiles, 64},
+    {"linear_nib4_amx_integer_tiles", isa_amx, LinearWork::integers, Packed::nib4, few, many, -8,
+     linear_nib4_amx_integer_tiles, 64},
+    PARE_TERM_ROW(bf16),
+    PARE_TERM_ROW(e4m3),
+    PARE_TERM_ROW(e5m2),
+    PARE_TERM_ROW(i8),
+    PARE_TERM_ROW(nib4),
     {"linear_i8_avx512_integer_tiles", isa_avx512, LinearWork::integers, Packed::i8, few, many, 0,
      linear_i8_avx512_integer_tiles},
     {"linear_nib4_avx512_integer_tiles", isa_avx512, LinearWork::integers, Packed::nib4, few, many,
@@ -72,6 +87,15 @@ bool integer_product(const Scheme& s, const Activation& a) {
 // fallback.
 bool packed_integers(const Scheme& s, const Activation& a) {
   return integer_product(s, a) && a.per != Activation::Per::group && bits(s.code) <= 8;
+}
+
+// Whether a row of the table has a way with the codes and groups of a scheme.
+bool takes(const LinearKernel& k, const Scheme& s, i64 in) {
+  const bool grouped = s.grouping == Grouping::group || s.grouping == Grouping::block;
+  if (grouped && s.cols < in && s.cols % k.group_step != 0) return false;
+  if (k.order != order_terms || k.kind != Packed::nib4) return true;
+  const std::span<const float> all = values(s.code);  // bf16 holds other codes
+  return std::all_of(all.begin(), all.end(), [](float v) { return from_bf16(to_bf16(v)) == v; });
 }
 
 // --- inputs
@@ -124,11 +148,14 @@ void group_sums(i64 n, const Packed& p, float* sums, const Sum& sum) {
   }
 }
 
-// In double, so that the sum is as good as the products.
+// In double, so that the sum is as good as the products; four that need not wait for each other.
 double sum_of(const float* x, i64 n) {
-  double sum = 0;
-  for (i64 i = 0; i < n; i++) sum += static_cast<double>(x[i]);
-  return sum;
+  double sum[4] = {};
+  i64 i = 0;
+  for (; i + 4 <= n; i += 4)
+    for (int k = 0; k < 4; k++) sum[k] += static_cast<double>(x[i + k]);
+  for (; i < n; i++) sum[0] += static_cast<double>(x[i]);
+  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
 struct Scratch {
@@ -136,6 +163,7 @@ struct Scratch {
   Panels<std::uint8_t> codes;
   Panels<std::int8_t> row, arranged;
   Panels<float> tile;
+  Panels<std::uint16_t> terms;
 };
 Scratch& scratch() {
   thread_local Scratch mine;  // grows to the largest input seen by the thread
@@ -146,6 +174,19 @@ template <class T>
 T* room(Panels<T>& v, i64 n) {
   if (v.size() < static_cast<std::size_t>(n)) v.resize(static_cast<std::size_t>(n));
   return v.data();
+}
+
+// Bytes from the codes of an input to the next: an odd number of cache lines, so that the same
+// columns of some inputs do not lie in the same cache set.
+i64 code_stride(const Packed& p) { return p.in_padded + 64; }
+
+// The same for terms, each of two bytes; an input has three rows of them.
+i64 term_stride(const Packed& p) { return p.in_padded + 32; }
+
+void split_terms(const float* x, i64 n, i64 padded, std::uint16_t* terms, i64 apart) {
+#if defined(__x86_64__)
+  split_terms_amx(x, n, padded, terms, apart);
+#endif
 }
 
 void split(Pool* pool, i64 count, i64 grain, const std::function<void(i64, i64)>& work) {
@@ -224,9 +265,13 @@ const LinearKernel& pick(const Scheme& s, const Activation& a, i64 in, i64 batch
     if (k.work != work || (k.isa & ~isa) != 0 || batch < k.batch_min || batch > k.batch_max)
       continue;
     if (k.work == LinearWork::integers && k.batch_min > 1 && in > most_summed) continue;
-    if (k.kind == -1 || (packable && k.kind == kind)) return k;
+    if (k.kind == -1 || (packable && k.kind == kind && takes(k, s, in))) return k;
   }
   PARE_CHECK(false);
+}
+
+bool in_terms(const Scheme& s, i64 in, unsigned isa) {
+  return pick(s, {}, in, 512, isa).order == order_terms;
 }
 
 PackedLinear::PackedLinear(Tensor weights, const Activation& activation, float static_scale,
@@ -259,7 +304,7 @@ void PackedLinear::apply(Matrix<const float> x, Matrix<float> y, Pool& pool) con
 void PackedLinear::apply(Matrix<const float> x, Matrix<float> y) const { run(x, y, nullptr); }
 
 // Rows of inputs whose rearranged copies a thread keeps at a time.
-constexpr i64 scratch_rows = 6 * 1024;
+constexpr i64 scratch_rows = 2 * 1024;
 
 void PackedLinear::run(Matrix<const float> x, Matrix<float> y, Pool* pool) const {
   PARE_CHECK(x.cols == in_ && y.cols == out_ && x.rows == y.rows);
@@ -292,11 +337,41 @@ void PackedLinear::prepare_integers(Matrix<const float> x, int order, std::int8_
       const float scale = whole ? shared : ops.magnitude(x.row(b), in_) / top;
       scales[b] = scale;
       ops.to_int8(x.row(b), scale > 0 ? 1.0f / scale : 0.0f, top, in_, codes);
-      arrange(codes, in_, p.in_padded, order, arranged + b * p.in_padded);
+      arrange(codes, in_, p.in_padded, order, arranged + b * code_stride(p));
       group_sums(in_, p, sums + b * p.groups,
                  [&](i64 from, i64 count) { return ops.sum_int8(codes + from, count); });
     }
   });
+}
+
+// Inputs as they are or in the kernel's order, and with `sums` those of each row's groups.
+void PackedLinear::prepare_floats(Matrix<const float> x, int order, float* sums, PackedCall& call,
+                                  Pool* pool) const {
+  const Packed& p = *packed_;
+  if (order == 0 && in_ == p.in_padded && sums == nullptr) {
+    call.x = x.data;
+    call.x_stride = x.stride;
+    return;
+  }
+  Scratch& mine = scratch();
+  const bool terms = order == order_terms;
+  if (terms) call.x_stride = term_stride(p);
+  const i64 each = terms ? 3 * call.x_stride : p.in_padded;
+  std::uint16_t* split_to = terms ? room(mine.terms, x.rows * each) : nullptr;
+  float* to = terms ? nullptr : room(mine.x, x.rows * each);
+  split(pool, x.rows, 4, [&](i64 begin, i64 end) {
+    for (i64 b = begin; b < end; b++) {
+      if (terms)
+        split_terms(x.row(b), in_, p.in_padded, split_to + b * each, call.x_stride);
+      else
+        arrange(x.row(b), in_, p.in_padded, order, to + b * each);
+      if (sums != nullptr)
+        group_sums(in_, p, sums + b * p.groups,
+                   [&](i64 from, i64 count) { return sum_of(x.row(b) + from, count); });
+    }
+  });
+  call.terms = split_to;
+  call.x = to;
 }
 
 void PackedLinear::run_rows(Matrix<const float> x, Matrix<float> y, Pool* pool) const {
@@ -326,32 +401,19 @@ void PackedLinear::run_rows(Matrix<const float> x, Matrix<float> y, Pool* pool) 
   call.x_stride = p.in_padded;
   call.y = y.data;
   call.y_stride = y.stride;
-  const bool needs_sums = integers || (p.bias != nullptr && x.rows == 1);
+  const bool scaled_sums = x.rows == 1 || kernel.order == order_terms;
+  const bool needs_sums = integers || (p.bias != nullptr && scaled_sums);
   float* sums = needs_sums ? room(mine.sums, x.rows * p.groups) : nullptr;
   call.sums = sums;
   if (integers) {
-    std::int8_t* arranged = room(mine.arranged, x.rows * p.in_padded);
+    call.x_stride = code_stride(p);
+    std::int8_t* arranged = room(mine.arranged, x.rows * call.x_stride);
     float* scales = room(mine.scales, x.rows);
     prepare_integers(x, kernel.order, arranged, scales, sums, pool);
     call.codes = arranged;
     call.code_scales = scales;
   } else {
-    const bool as_is = kernel.order == 0 && in_ == p.in_padded && !needs_sums;
-    if (as_is) {
-      call.x = x.data;
-      call.x_stride = x.stride;
-    } else {
-      float* to = room(mine.x, x.rows * p.in_padded);
-      split(pool, x.rows, 4, [&](i64 begin, i64 end) {
-        for (i64 b = begin; b < end; b++) {
-          arrange(x.row(b), in_, p.in_padded, kernel.order, to + b * p.in_padded);
-          if (needs_sums)
-            group_sums(in_, p, sums + b * p.groups,
-                       [&](i64 from, i64 count) { return sum_of(x.row(b) + from, count); });
-        }
-      });
-      call.x = to;
-    }
+    prepare_floats(x, kernel.order, sums, call, pool);
   }
   // With many inputs a thread takes rows by whole tiles: it reads the inputs once for each.
   split(pool, out_, x.rows < 64 ? 16 : tile_rows, [&](i64 begin, i64 end) {

@@ -23,6 +23,8 @@ enum class LinearWork : std::uint8_t {
   integers,  // int8 inputs: integer products, exact sums
 };
 
+constexpr int order_terms = 3;
+
 struct LinearKernel {
   std::string_view name;  // linear_<kind>_<isa>_<what>
   unsigned isa;           // class required; isa_scalar runs everywhere
@@ -31,14 +33,19 @@ struct LinearKernel {
   i64 batch_min, batch_max;
   // Order of the inputs within a chunk: 0 natural; n > 0: element n' = 8 i + s of a chunk of 8 n
   // elements lies at s n + i (nib4 floats); -n: even elements of n, then odd ones (nib4 integers).
+  // order_terms: three rows of bf16 that add up to the input.
   int order;
   void (*run)(const PackedCall&);  // null for the fallbacks, which work on the tensor
+  i64 group_step = 1;  // weights that share a scale, if not a whole row: a multiple of this
 };
 
 std::span<const LinearKernel> linear_kernels();
 
 // Pure, and never fails: the last rows decode and multiply anything.
 const LinearKernel& pick(const Scheme&, const Activation&, i64 in, i64 batch, unsigned isa);
+
+// Whether many float inputs are multiplied with this scheme as three terms of bf16.
+bool in_terms(const Scheme&, i64 in, unsigned isa);
 
 // How `scheme` is packed, or -1 when only the fallback can multiply it.
 int packed_kind(const Scheme&, i64 in);
@@ -70,6 +77,7 @@ class PackedLinear {
   void run_rows(Matrix<const float> x, Matrix<float> y, Pool*) const;
   void prepare_integers(Matrix<const float> x, int order, std::int8_t* arranged, float* scales,
                         float* sums, Pool*) const;
+  void prepare_floats(Matrix<const float> x, int order, float* sums, PackedCall&, Pool*) const;
   const LinearKernel& chosen(i64 batch) const;
   Tensor tensor_;
   Activation activation_;

@@ -34,6 +34,8 @@ struct PackedCall {
   // Inputs in the order the kernel asked for (arrange): (batch, x_stride) floats, or int8 codes.
   const float* x;
   const std::int8_t* codes;
+  const std::uint16_t*
+      terms;          // or each input as three bf16 rows, x_stride apart, that add up to it
   const float* sums;  // (batch, groups): sums of x over the weight groups (of codes, for integers)
   const float* code_scales;  // (batch): scale of a token's codes
   float* y;                  // (batch, y_stride)
@@ -44,10 +46,18 @@ constexpr std::int64_t tile_rows = 48;
 constexpr std::int64_t piece_columns = 1024;               // decoded and turned at a time
 constexpr std::int64_t piece_stride = piece_columns + 16;  // not all rows in the same cache set
 
+// Of products of terms: sums of a block, totals of two tiles of inputs, codes as bf16, and scales
+// and biases of the groups that a piece touches.
+constexpr std::int64_t terms_rows = 288;
+constexpr std::int64_t terms_groups = piece_columns / 64 + 1;
+constexpr std::int64_t terms_tile_floats =
+    4 * 16 * 16 + terms_rows * (2 * 16 + piece_columns / 2 + 2 * terms_groups);
+
 constexpr std::int64_t tile_floats(std::int64_t in_padded) {
   const std::int64_t whole = tile_rows * in_padded;
   const std::int64_t pieces = tile_rows * piece_columns + 16 * piece_stride;
-  return whole > pieces ? whole : pieces;
+  const std::int64_t most = whole > pieces ? whole : pieces;
+  return most > terms_tile_floats ? most : terms_tile_floats;
 }
 
 }  // namespace pare

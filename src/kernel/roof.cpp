@@ -97,6 +97,9 @@ constexpr Loop loops[] = {
     {"f32", "avx512", isa_avx512, 32, roof_f32_avx512},
     {"bf16", "avx512", isa_avx512, 64, roof_bf16_avx512},
     {"int8", "avx512", isa_avx512, 128, roof_int8_avx512},
+    {"bf16", "amx", isa_amx, 2 * 16 * 16 * 32, roof_bf16_amx},
+    {"bf16x3", "amx", isa_amx, 2 * 16 * 16 * 32 / 3.0, roof_bf16_amx},
+    {"int8", "amx", isa_amx, 2 * 16 * 16 * 64, roof_int8_amx},
 #endif
 };
 
@@ -157,9 +160,10 @@ Roof measure_roof(Pool& pool, double seconds) {
   if (pool.threads() == 1)
     roof.read_bytes_per_second = roof.read_bytes_per_second_single =
         std::max(roof.read_bytes_per_second, roof.read_bytes_per_second_single);
-  constexpr std::int64_t rounds = 200000;
   for (const Loop& loop : loops) {
     if ((loop.needs & ~isa) != 0) continue;
+    // About a millisecond: short enough that some repeats are not disturbed.
+    const std::int64_t rounds = loop.needs == isa_amx ? 10000 : 200000;
     const double work = static_cast<double>(rounds) * roof_chains * loop.operations;
     Roof::Peak peak{loop.code, loop.isa, 0, 0};
     peak.flops_per_second_single = best_rate(seconds, work, [&] { keep(loop.run(rounds)); });

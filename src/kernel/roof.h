@@ -17,8 +17,10 @@ struct Roof {
   double read_bytes_per_second = 0;         // all threads, memory far larger than the caches
   double read_bytes_per_second_single = 0;  // one thread
   struct Peak {
-    std::string code;             // what is multiplied: "f32", "bf16", "int8"
-    std::string isa;              // "scalar", "avx2", "avx512"
+    // What is multiplied: "f32", "bf16", "int8"; "bf16x3": f32 as three terms of bf16 with bf16,
+    // counted as one product.
+    std::string code;
+    std::string isa;              // "scalar", "avx2", "avx512", "amx"
     double flops_per_second = 0;  // multiply-add = 2; all threads
     double flops_per_second_single = 0;
   };

@@ -16,6 +16,8 @@ float roof_int8_avx2(std::int64_t rounds);
 float roof_f32_avx512(std::int64_t rounds);
 float roof_bf16_avx512(std::int64_t rounds);
 float roof_int8_avx512(std::int64_t rounds);
+float roof_int8_amx(std::int64_t rounds);
+float roof_bf16_amx(std::int64_t rounds);
 constexpr double roof_chains =
     12;  // independent accumulators: enough to hide the latency of 4 or 5 cycles
 

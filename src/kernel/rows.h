@@ -1,5 +1,5 @@
-// Declarations of the functions behind the row table; defined in linear_avx2.cpp and
-// linear_avx512.cpp.
+// Declarations of the functions behind the row table; defined in linear_*.cpp and
+// integer_tiles_*.cpp.
 #pragma once
 
 #include "kernel/packed.h"
@@ -35,6 +35,17 @@ PARE_DECLARE_ROWS(avx2)
 PARE_DECLARE_ROWS(avx512)
 void linear_i8_avx512_integer_tiles(const PackedCall&);
 void linear_nib4_avx512_integer_tiles(const PackedCall&);
+void linear_i8_amx_integer_tiles(const PackedCall&);
+void linear_nib4_amx_integer_tiles(const PackedCall&);
+void linear_bf16_amx_tiles(const PackedCall&);
+void linear_e4m3_amx_tiles(const PackedCall&);
+void linear_e5m2_amx_tiles(const PackedCall&);
+void linear_i8_amx_tiles(const PackedCall&);
+void linear_nib4_amx_tiles(const PackedCall&);
+
+// n floats, and zeros up to `padded`, as three bf16 rows that add up to them exactly.
+void split_terms_amx(const float* x, std::int64_t n, std::int64_t padded, std::uint16_t* terms,
+                     std::int64_t apart);
 #undef PARE_DECLARE_ROWS
 
 }  // namespace pare
