@@ -24,6 +24,10 @@ struct Encoder::State {
   std::vector<Params> params;
   float tensor_super = 0;  // of a second level that spans the tensor
   bool finished = false;
+  // Of the scheme, asked for at every snap.
+  Kind kind = Kind::integer;
+  Limits range{0, 0};
+  int code_bits = 0;
 
   static i64 width(Code code) { return bits(code) >= 16 ? bits(code) / 8 : 1; }
 
@@ -60,7 +64,6 @@ struct Encoder::State {
 
   void set_minimum(i64 group, i64 row, i64 col, float minimum) {
     Params& p = params[static_cast<std::size_t>(group)];
-    const Limits range = limits_of(s.code);
     if (s.offset == Offset::zero) {
       const float steps = std::clamp(minimum * p.inverse, 0.0f, range.high - range.low);
       p.zero = static_cast<int>(range.low + round_even(steps));
@@ -177,30 +180,30 @@ struct Encoder::State {
 
   void put_code(i64 row, i64 col, std::uint32_t pattern) {
     std::uint8_t* data = codes.data() + row * code_row_bytes;
-    const int b = bits(s.code);
+    const int b = code_bits;
     if (b == 8) {
       data[col] = static_cast<std::uint8_t>(pattern);
     } else if (b == 4) {
       const int shift = 4 * static_cast<int>(col & 1);
       data[col / 2] = static_cast<std::uint8_t>((data[col / 2] & ~(15 << shift)) |
                                                 (static_cast<int>(pattern) << shift));
-    } else {
-      for (int k = 0; k < b; k++) {  // a code may straddle bytes
-        const i64 bit = col * b + k;
-        const std::uint8_t one = static_cast<std::uint8_t>(1u << (bit % 8));
-        std::uint8_t& byte = data[bit / 8];
-        byte = static_cast<std::uint8_t>((pattern >> k) & 1 ? byte | one : byte & ~one);
-      }
+    } else {  // a code may straddle bytes
+      const i64 bit = col * b;
+      const int shift = static_cast<int>(bit % 8), field = ((1 << b) - 1) << shift,
+                value = static_cast<int>(pattern) << shift;
+      std::uint8_t* byte = data + bit / 8;
+      byte[0] = static_cast<std::uint8_t>((byte[0] & ~field) | value);
+      if (shift + b > 8)
+        byte[1] = static_cast<std::uint8_t>((byte[1] & ~(field >> 8)) | value >> 8);
     }
   }
 
   float snap(i64 row, i64 col, float want) {
     const Params& p = params[static_cast<std::size_t>(group_index(row, col))];
-    const Limits range = limits_of(s.code);
     if (std::isnan(want)) want = 0;  // integers have no other word for it
     // Under a scale of 0 an infinity, or a sum that overflows, makes a NaN again.
     const auto number = [](float x) { return std::isnan(x) ? 0.0f : x; };
-    switch (kind_of(s)) {
+    switch (kind) {
       case Kind::integer: {
         const float zero = static_cast<float>(p.zero);
         const float q =
@@ -209,7 +212,7 @@ struct Encoder::State {
             row, col,
             static_cast<std::uint32_t>(static_cast<int>(q) + p.zero -
                                        (s.code == Code::int8 ? 0 : static_cast<int>(range.low))) &
-                ((1u << bits(s.code)) - 1));
+                ((1u << code_bits) - 1));
         return q * p.scale;
       }
       case Kind::minimum: {
@@ -237,6 +240,9 @@ Encoder::Encoder(const Scheme& scheme, i64 rows, i64 cols, const FitOptions& opt
   st.rows = rows;
   st.cols = cols;
   st.options = options;
+  st.kind = kind_of(scheme);
+  st.range = limits_of(scheme.code);
+  st.code_bits = bits(scheme.code);
   st.code_row_bytes = row_bytes(scheme, cols);
   st.group_rows = scale_rows(scheme, rows);
   st.group_cols = scale_cols(scheme, cols);
