@@ -7,8 +7,9 @@
 Writes random models of known shapes into DIR, measures decode and prefill of each with several
 schemes, numbers of threads, batches and contexts (`pare bench`), and holds the times against those
 that the cost model predicts from the kernels' measured rates. With --rates these are measured anew
-first (`pare roof --kernels`). All points are measured in rounds, one after the other, and the fastest
-time of a point counts: what else runs on a machine and its host can only make it longer. One CSV line
+first (`pare roof --kernels`). All is measured in rounds, one after the other, the rates at the beginning of
+each; of a point the median of its measured times and the median of its predicted ones count. So both
+have met the machine at the same times of day: a host that others share is slower at some. One CSV line
 a point, and a plot of predicted over measured times; the summary says the median, the 90th percentile
 and the largest error of the time per token, of prefill, and of the ratios between a scheme and bf16
 at the same threads, batch and context. A machine should have nothing else to do meanwhile.
@@ -138,21 +139,20 @@ def main():
     args.work.mkdir(parents=True, exist_ok=True)
     paths = {(shape, scheme): model(args.pare, args.work, shape, scheme)
              for shape in args.shapes for scheme in SCHEMES}
-    if args.rates:
-        run(args.pare, "roof", "--kernels", "--rounds", args.rounds, "--quiet")
     points = [(shape, scheme, threads, *load) for shape in args.shapes for threads in args.threads
               for load in LOADS for scheme in SCHEMES]
-    best = {}
+    runs = {point: [] for point in points}
     for round in range(args.rounds):
+        if args.rates:
+            run(args.pare, "roof", "--kernels", "--rounds", 1, "--quiet")
         for point in points:
             shape, scheme, *rest = point
-            r = measure(args.pare, paths[shape, scheme], *rest)
-            old = best.get(point, r)
-            best[point] = {k: min(r[k], old[k]) for k in r}
+            runs[point].append(measure(args.pare, paths[shape, scheme], *rest))
         print(f"round {round + 1} of {args.rounds}", file=sys.stderr, flush=True)
     rows = []
     for point in points:
-        r = dict(zip(FIELDS, point), **best[point])
+        r = dict(zip(FIELDS, point))
+        r.update({k: statistics.median(one[k] for one in runs[point]) for k in runs[point][0]})
         for kind in ("decode", "prefill"):
             r[f"{kind}_error"] = error(r[f"{kind}_predicted"], r[f"{kind}_seconds"])
         rows.append(r)

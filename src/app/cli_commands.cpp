@@ -388,7 +388,7 @@ void define_measure(CLI::App& app, Commands& c, Flags& f) {
       "--kernels", c.roof.kernels,
       "also measure Pare's kernels (minutes): predictions for this machine then stand on them");
   roof->add_option("--rounds", c.roof.rounds,
-                   "times that each product is measured; the fastest counts, for others disturb")
+                   "times that each product is measured; the median counts")
       ->check(CLI::Range(1, 100))
       ->needs("--kernels");
   roof->add_option("--seconds", c.roof.seconds, "time of each measurement")

@@ -131,10 +131,23 @@ const TeamRates& EngineRates::team(int threads) const {
   return *best;
 }
 
+double EngineRates::share(double bytes) const {
+  // Between one and two times the caches a growing share comes from memory.
+  if (beyond.empty()) return std::clamp(bytes / std::max(1.0, cache_bytes) - 1, 0.0, 1.0);
+  CacheStep before{0, beyond.front().share};
+  for (const CacheStep& step : beyond) {
+    if (bytes <= step.bytes)
+      return std::lerp(before.share, step.share,
+                       (bytes - before.bytes) / (step.bytes - before.bytes));
+    before = step;
+  }
+  // Nobody measured further: all of twice the largest.
+  return std::lerp(before.share, 1.0, std::min(1.0, bytes / before.bytes - 1));
+}
+
 double operation_seconds(const EngineRates& rates, const TeamRates& team, const Operation& op,
                          double pass_bytes) {
-  // Between one and two times the caches a growing share comes from memory.
-  const double far = std::clamp(pass_bytes / std::max(1.0, rates.cache_bytes) - 1, 0.0, 1.0);
+  const double far = rates.share(pass_bytes);
   const auto mixed = [&](std::optional<double> memory, std::optional<double> cached, double other) {
     if (memory && cached) return std::lerp(*cached, *memory, far);
     return memory ? *memory : cached ? *cached : other;
@@ -198,9 +211,13 @@ Json to_json(const EngineRates& rates) {
                                   {"seconds_per_block", Json(t.seconds_per_block)},
                                   {"rest", Json(std::move(rest))}}));
   }
+  Json::Array beyond;
+  for (const CacheStep& step : rates.beyond)
+    beyond.push_back(Json::array({Json(step.bytes), Json(step.share)}));
   return Json::object({{"isa", Json(rates.isa)},
                        {"isa_class", Json(static_cast<i64>(rates.isa_class))},
                        {"cache_bytes", Json(rates.cache_bytes)},
+                       {"beyond", Json(std::move(beyond))},
                        {"teams", Json(std::move(teams))}});
 }
 
@@ -214,6 +231,15 @@ EngineRates parse_engine_rates(const Json& j, const std::string& source) try {
   rates.isa = j.at("isa").as_string();
   rates.isa_class = static_cast<unsigned>(j.at("isa_class").as_int());
   rates.cache_bytes = positive(j.at("cache_bytes"));
+  if (const Json* beyond = j.find("beyond"); beyond != nullptr)
+    for (const Json& step : beyond->as_array()) {
+      if (step.as_array().size() != 2)
+        fail_input("HW-006", "a measured working set is not two numbers");
+      rates.beyond.push_back({positive(step.as_array()[0]), positive(step.as_array()[1])});
+      if (rates.beyond.back().share > 1 ||
+          rates.beyond.back().bytes <= (rates.beyond.size() > 1 ? rates.beyond.end()[-2].bytes : 0))
+        fail_input("HW-006", "measured working sets are out of order");
+    }
   for (const Json& team : j.at("teams").as_array()) {
     TeamRates t;
     t.threads = static_cast<int>(team.at("threads").as_int());

@@ -60,10 +60,18 @@ struct TeamRates {
   std::vector<Rest> rest;
 };
 
+// Of weights of so many bytes, read again and again, the share of the time between that of the
+// caches and that of memory.
+struct CacheStep {
+  double bytes = 0, share = 0;
+};
+
 struct EngineRates {
   std::string isa;
   unsigned isa_class = 0;
-  double cache_bytes = 0;                    // weights up to so many stay in the caches
+  double cache_bytes = 0;         // weights up to so many stay in the caches
+  std::vector<CacheStep> beyond;  // bytes ascending; empty: known by cache_bytes alone
+  double share(double bytes) const;
   std::vector<TeamRates> teams;              // threads ascending
   const TeamRates& team(int threads) const;  // the nearest; 0: the largest
 };

@@ -24,9 +24,8 @@ double now_seconds() {
 }
 
 double median(std::vector<double> v) {
-  const auto at = v.begin() + static_cast<std::ptrdiff_t>(v.size() / 2);
-  std::nth_element(v.begin(), at, v.end());
-  return *at;
+  std::sort(v.begin(), v.end());
+  return (v[v.size() / 2] + v[(v.size() - 1) / 2]) / 2;
 }
 
 // Seconds of a call, over samples of several calls when it is short.
@@ -120,18 +119,24 @@ class Copies {
   Panels<float> x_, y_;  // at cache lines, as in the engine
 };
 
-// The largest working set that is read nearly as fast as a small one.
-double measure_cache(double seconds, i64 most, Pool& pool) {
+// How far working sets of growing size are on the way from the caches to memory, up to `most`.
+std::vector<CacheStep> measure_cache(double seconds, int rounds, i64 most, Pool& pool) {
   Copies copies(random_matrix(parse_scheme("int8:channel"), heights[1], usual), {}, most, pool);
-  double small = 0, held = 0;
-  for (i64 megabytes : {8, 16, 24, 32, 48, 64, 96, 128, 192, 256}) {
+  std::vector<CacheStep> steps;
+  for (i64 megabytes : {8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512}) {
     if (megabytes << 20 > most) break;
-    const double each = copies.time(1, megabytes << 20, seconds, pool);
-    if (small == 0) small = each;
-    if (each > 1.2 * small) break;
-    held = static_cast<double>(megabytes << 20);
+    std::vector<double> times;
+    for (int round = 0; round < rounds; round++)
+      times.push_back(copies.time(1, megabytes << 20, seconds, pool));
+    steps.push_back({static_cast<double>(megabytes << 20), median(std::move(times))});
   }
-  return held;
+  if (steps.empty()) return steps;
+  const double near = steps.front().share, far = steps.back().share;
+  double last = 0;
+  for (CacheStep& step : steps)  // a share only where there is a way
+    last = step.share =
+        far > 1.05 * near ? std::clamp((step.share - near) / (far - near), last, 1.0) : 0;
+  return steps;
 }
 
 // From the times of all widths with the lower matrix, then with the taller one.
@@ -150,11 +155,7 @@ ProductRate::Point point_of(double batch, const double (&t)[shapes]) {
 
 // Times of a kind with one team, for every number of inputs: from memory and from the caches.
 struct ProductTimes {
-  double far[std::size(batches)][shapes], near[std::size(batches)][shapes];
-  ProductTimes() {
-    std::fill_n(&far[0][0], shapes * std::size(batches), 1e30);
-    std::fill_n(&near[0][0], shapes * std::size(batches), 1e30);
-  }
+  double far[std::size(batches)][shapes] = {}, near[std::size(batches)][shapes] = {};
 };
 
 // One kind with every team.
@@ -168,16 +169,17 @@ std::vector<ProductTimes> time_products(const Scheme& scheme, const Activation& 
     for (i64 inputs : widths) {
       Copies copies(random_matrix(scheme, outputs, inputs), activation, large, *pools.back());
       bytes_per_weight = copies.bytes_per_weight();
-      for (int round = 0; round < o.rounds; round++)
-        for (std::size_t team = 0; team < pools.size(); team++)
-          for (std::size_t b = 0; b < std::size(batches) && batches[b] <= o.most_inputs; b++) {
-            double &far = teams[team].far[b][k], &near = teams[team].near[b][k];
-            const auto time = [&](i64 bytes) {
-              return copies.time(batches[b], bytes, o.seconds, *pools[team]);
-            };
-            far = std::min(far, time(large));
-            near = batches[b] <= few ? std::min(near, time(small)) : far;
-          }
+      for (std::size_t team = 0; team < pools.size(); team++)
+        for (std::size_t b = 0; b < std::size(batches) && batches[b] <= o.most_inputs; b++) {
+          const auto time = [&](i64 bytes) {
+            std::vector<double> rounds;
+            for (int round = 0; round < o.rounds; round++)
+              rounds.push_back(copies.time(batches[b], bytes, o.seconds, *pools[team]));
+            return median(std::move(rounds));
+          };
+          teams[team].far[b][k] = time(large);
+          teams[team].near[b][k] = batches[b] <= few ? time(small) : teams[team].far[b][k];
+        }
       k++;
     }
   return teams;
@@ -398,8 +400,10 @@ EngineRates measure_rates(const RateOptions& o, const Log& log) {
     team.threads = threads;
     rates.teams.push_back(team);
   }
-  rates.cache_bytes =
-      measure_cache(o.seconds, o.far_bytes > 0 ? 4 * o.far_bytes : i64{256} << 20, *pools.back());
+  rates.beyond = measure_cache(o.seconds, std::max(3, o.rounds),
+                               o.far_bytes > 0 ? 4 * o.far_bytes : i64{512} << 20, *pools.back());
+  for (const CacheStep& step : rates.beyond)
+    if (step.share <= 0.2) rates.cache_bytes = step.bytes;
   const i64 large = o.far_bytes > 0
                         ? o.far_bytes
                         : std::max(i64{160} << 20, static_cast<i64>(3 * rates.cache_bytes));

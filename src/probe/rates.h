@@ -13,7 +13,7 @@ namespace pare {
 struct RateOptions {
   std::vector<int> teams = {1};       // threads; ascending
   double seconds = 0.03;              // of each measurement; the median of its repeats counts
-  int rounds = 2;                     // of each product; the faster counts, for others disturb
+  int rounds = 2;                     // of each product; their median counts
   std::vector<std::string> products;  // "int4:g32", "int8:channel+int8:token"; empty: all kinds
   std::vector<std::string> caches;    // "f16", "int8"; empty: all kinds
   i64 most_inputs = 512;              // of a product

@@ -139,6 +139,21 @@ TEST(Predictions, AProductCostsByCallAndOutput) {
   EXPECT_NEAR(seconds(768), 5 + 100 * 2.5 * 2, 1e-9) << "beyond the widest, its work in proportion";
 }
 
+TEST(Predictions, TheShareOfMemoryGrowsWithTheWeights) {
+  EngineRates rates;
+  rates.cache_bytes = 10;
+  EXPECT_EQ(rates.share(5), 0);
+  EXPECT_EQ(rates.share(15), 0.5);
+  EXPECT_EQ(rates.share(100), 1);
+  rates.beyond = {{10, 0}, {20, 0.5}, {40, 0.9}};
+  EXPECT_EQ(rates.share(5), 0);
+  EXPECT_EQ(rates.share(15), 0.25);
+  EXPECT_NEAR(rates.share(30), 0.7, 1e-12);
+  EXPECT_NEAR(rates.share(60), 0.95, 1e-12) << "nobody measured further";
+  EXPECT_EQ(rates.share(80), 1);
+  EXPECT_EQ(rates.share(1000), 1);
+}
+
 TEST(MeasuredRates, DamagedFilesAreRefused) {
   Json json = to_json(*known_rates());
   EXPECT_NO_THROW(parse_engine_rates(json, "file"));
@@ -151,6 +166,15 @@ TEST(MeasuredRates, DamagedFilesAreRefused) {
   broken = json;
   broken.erase("isa");
   EXPECT_THROW(parse_engine_rates(broken, "file"), Error);
+  auto rates = known_rates();
+  rates->beyond = {{10, 0}, {20, 0.5}};
+  json = to_json(*rates);
+  EXPECT_EQ(parse_engine_rates(json, "file").share(15), 0.25);
+  for (const char* steps : {"[[10, 0], [10, 1]]", "[[10, 2]]", "[[10]]", "[[-1, 0]]", "[3]"}) {
+    broken = json;
+    broken.set("beyond", parse_json(steps, "steps"));
+    EXPECT_THROW(parse_engine_rates(broken, "file"), Error) << steps;
+  }
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "pass/quantize/gptq_walk.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "kernel/outer.h"
@@ -230,25 +231,38 @@ struct Walk {
 
   // ---- polishing ----
 
+  // Changes of a row's weights, by column, that surely leave their codes as they are: not half of a
+  // step. Nothing where codes are not evenly spaced.
+  void find_idle(i64 row, float* idle) {
+    std::fill_n(idle, cols, 0.0f);
+    if (encoder.even_codes())
+      for (i64 col = 0; col < cols; col += unit_cols)
+        std::fill_n(idle + col, std::min(unit_cols, cols - col),
+                    0.499f * std::abs(encoder.scale(row, col)));
+  }
+
   // Coordinate descent on e H e^T from where the walk ends (QuantEase, Behdin et al. 2023,
   // arXiv:2309.01885): each code in turn takes the value that is best for all others as they are,
   // until none changes or `sweeps` are over. No step makes the loss larger. `down` (columns) is
-  // (w - stored) H of a row, by column.
-  void polish_row(i64 row, int sweeps, float* down) {
+  // (w - stored) H of a row, `diagonal` that of H, by column.
+  void polish_row(i64 row, int sweeps, const std::vector<float>& diagonal, float* down,
+                  std::vector<float>& idle) {
     const Matrix<const float> gram = task.inputs->gram_view();
     float* stored = weights.data() + row * cols;
+    idle.resize(static_cast<std::size_t>(cols));
+    find_idle(row, idle.data());
     for (bool moved = true; moved && sweeps > 0; sweeps--) {
       moved = false;
       for (i64 j = 0; j < cols; j++) {
         const i64 col = column(j);
-        const float added = static_cast<float>(damped.added[static_cast<std::size_t>(col)]);
-        const float want = stored[j] + down[col] / (gram.row(col)[col] + added);
-        const float now = encoder.snap(row, col, want), change = now - stored[j];
+        const float wish = down[col] / diagonal[static_cast<std::size_t>(col)];
+        if (std::abs(wish) < idle[static_cast<std::size_t>(col)]) continue;
+        const float now = encoder.snap(row, col, stored[j] + wish), change = now - stored[j];
         if (change == 0) continue;
         moved = true;
         stored[j] = now;
         subtract_scaled(gram.row(col), change, cols, down, isa);
-        down[col] -= change * added;
+        down[col] -= change * static_cast<float>(damped.added[static_cast<std::size_t>(col)]);
       }
     }
   }
@@ -256,6 +270,10 @@ struct Walk {
   void polish(int sweeps) {
     if (sweeps == 0) return;
     const Matrix<const float> gram = task.inputs->gram_view();
+    std::vector<float> diagonal;
+    for (i64 col = 0; col < cols; col++)
+      diagonal.push_back(gram.row(col)[col] +
+                         static_cast<float>(damped.added[static_cast<std::size_t>(col)]));
     Panels<float> error(static_cast<std::size_t>(cols * rows_polished)),
         down(static_cast<std::size_t>(rows_polished * cols));
     for (i64 first = 0; first < rows; first += rows_polished) {
@@ -275,7 +293,9 @@ struct Walk {
       outer(Outer::add, {down.data(), count, cols}, Matrix<const float>(error.data(), cols, count),
             gram, false, pool, isa);
       pool.run(count, 1, [&](i64 begin, i64 end) {
-        for (i64 r = begin; r < end; r++) polish_row(first + r, sweeps, down.data() + r * cols);
+        std::vector<float> idle;
+        for (i64 r = begin; r < end; r++)
+          polish_row(first + r, sweeps, diagonal, down.data() + r * cols, idle);
       });
     }
   }
