@@ -46,8 +46,7 @@ void write_method(Writer& w, const MethodOptions& o) {
   const MethodOptions none;
   if (o.method != none.method) w.word("method", to_string(o.method));
   if (o.gptq.damping != none.gptq.damping) w.raw("damping", fmt::format("{}", o.gptq.damping));
-  if (o.gptq.order != none.gptq.order)
-    w.word("act_order", to_string(o.gptq.order));
+  if (o.gptq.order != none.gptq.order) w.word("act_order", to_string(o.gptq.order));
   if (o.gptq.polish != none.gptq.polish) w.raw("polish", fmt::format("{}", o.gptq.polish));
   if (o.alpha >= 0) w.raw("alpha", fmt::format("{}", o.alpha));
   if (o.outlier_threshold != none.outlier_threshold)

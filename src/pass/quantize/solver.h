@@ -42,14 +42,14 @@ double output_error(const MatrixTask&, const Tensor& stored, Pool&);
 Solution solve_rtn(const MatrixTask&, Pool&);
 
 // GPTQ (Frantar et al. 2022, arXiv:2210.17323): columns in order, the error of each is made up by
-// those that follow, through the Cholesky factor U of the inverse Gram matrix. Groups are fitted with
-// importances 1 / U_jj^2. A column whose input is always zero is rounded to nearest. When the factor
-// does not exist, damping is raised tenfold up to 1 (a note says so), and beyond that the matrix is
-// rounded to nearest (degraded). Errors QU-042 (no Gram matrix), QU-044 (a sparse scheme), QU-045
-// (options out of range). The same bits on every ISA.
+// those that follow, through the Cholesky factor U of the inverse Gram matrix. Groups are fitted
+// with importances 1 / U_jj^2. A column whose input is always zero is rounded to nearest. When the
+// factor does not exist, damping is raised tenfold up to 1 (a note says so), and beyond that the
+// matrix is rounded to nearest (degraded). Errors QU-042 (no Gram matrix), QU-044 (a sparse
+// scheme), QU-045 (options out of range). The same bits on every ISA.
 enum class ActOrder : std::uint8_t {
-  none,   // columns as they lie; groups are fitted when the walk comes to them
-  fixed,  // by falling E[x^2]; groups stay where they are, fitted before the walk (static groups)
+  none,    // columns as they lie; groups are fitted when the walk comes to them
+  fixed,   // by falling E[x^2]; groups stay where they are, fitted before the walk (static groups)
   groups,  // group by group, by falling mean E[x^2], and within a group by falling E[x^2]; groups
            // are fitted when the walk comes to them
 };
