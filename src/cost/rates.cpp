@@ -132,8 +132,6 @@ const TeamRates& EngineRates::team(int threads) const {
 }
 
 double EngineRates::share(double bytes) const {
-  // Between one and two times the caches a growing share comes from memory.
-  if (beyond.empty()) return std::clamp(bytes / std::max(1.0, cache_bytes) - 1, 0.0, 1.0);
   CacheStep before{0, beyond.front().share};
   for (const CacheStep& step : beyond) {
     if (bytes <= step.bytes)
@@ -143,6 +141,13 @@ double EngineRates::share(double bytes) const {
   }
   // Nobody measured further: all of twice the largest.
   return std::lerp(before.share, 1.0, std::min(1.0, bytes / before.bytes - 1));
+}
+
+double EngineRates::cache_bytes() const {
+  double held = 0;
+  for (const CacheStep& step : beyond)
+    if (step.share <= 0.2) held = step.bytes;
+  return held;
 }
 
 double operation_seconds(const EngineRates& rates, const TeamRates& team, const Operation& op,
@@ -216,7 +221,6 @@ Json to_json(const EngineRates& rates) {
     beyond.push_back(Json::array({Json(step.bytes), Json(step.share)}));
   return Json::object({{"isa", Json(rates.isa)},
                        {"isa_class", Json(static_cast<i64>(rates.isa_class))},
-                       {"cache_bytes", Json(rates.cache_bytes)},
                        {"beyond", Json(std::move(beyond))},
                        {"teams", Json(std::move(teams))}});
 }
@@ -230,16 +234,14 @@ EngineRates parse_engine_rates(const Json& j, const std::string& source) try {
   EngineRates rates;
   rates.isa = j.at("isa").as_string();
   rates.isa_class = static_cast<unsigned>(j.at("isa_class").as_int());
-  rates.cache_bytes = positive(j.at("cache_bytes"));
-  if (const Json* beyond = j.find("beyond"); beyond != nullptr)
-    for (const Json& step : beyond->as_array()) {
-      if (step.as_array().size() != 2)
-        fail_input("HW-006", "a measured working set is not two numbers");
-      rates.beyond.push_back({positive(step.as_array()[0]), positive(step.as_array()[1])});
-      if (rates.beyond.back().share > 1 ||
-          rates.beyond.back().bytes <= (rates.beyond.size() > 1 ? rates.beyond.end()[-2].bytes : 0))
-        fail_input("HW-006", "measured working sets are out of order");
-    }
+  for (const Json& step : j.at("beyond").as_array()) {
+    if (step.as_array().size() != 2)
+      fail_input("HW-006", "a measured working set is not two numbers");
+    rates.beyond.push_back({positive(step.as_array()[0]), positive(step.as_array()[1])});
+    if (rates.beyond.back().share > 1 ||
+        rates.beyond.back().bytes <= (rates.beyond.size() > 1 ? rates.beyond.end()[-2].bytes : 0))
+      fail_input("HW-006", "measured working sets are out of order");
+  }
   for (const Json& team : j.at("teams").as_array()) {
     TeamRates t;
     t.threads = static_cast<int>(team.at("threads").as_int());
@@ -282,6 +284,7 @@ EngineRates parse_engine_rates(const Json& j, const std::string& source) try {
       fail_input("HW-006", "a measured team has no threads or no bandwidth");
     rates.teams.push_back(std::move(t));
   }
+  if (rates.beyond.empty()) fail_input("HW-006", "no working set was measured");
   if (rates.teams.empty()) fail_input("HW-006", "no rates were measured");
   return rates;
 } catch (Error& e) {

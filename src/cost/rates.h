@@ -69,9 +69,9 @@ struct CacheStep {
 struct EngineRates {
   std::string isa;
   unsigned isa_class = 0;
-  double cache_bytes = 0;         // weights up to so many stay in the caches
-  std::vector<CacheStep> beyond;  // bytes ascending; empty: known by cache_bytes alone
+  std::vector<CacheStep> beyond;  // bytes ascending; at least one
   double share(double bytes) const;
+  double cache_bytes() const;                // weights up to so many mostly stay in the caches
   std::vector<TeamRates> teams;              // threads ascending
   const TeamRates& team(int threads) const;  // the nearest; 0: the largest
 };

@@ -73,14 +73,6 @@ void clear_sums() {
 }
 
 template <int inputs, int vectors, class T>
-void load_sums(const T* sums) {
-  _tile_loadd(0, sums, 64);
-  if constexpr (inputs > 1) _tile_loadd(1, sums + square, 64);
-  if constexpr (vectors > 1) _tile_loadd(2, sums + inputs * square, 64);
-  if constexpr (inputs > 1 && vectors > 1) _tile_loadd(3, sums + 3 * square, 64);
-}
-
-template <int inputs, int vectors, class T>
 void store_sums(T* sums) {
   _tile_stored(0, sums, 64);
   if constexpr (inputs > 1) _tile_stored(1, sums + square, 64);

@@ -124,13 +124,12 @@ std::vector<CacheStep> measure_cache(double seconds, int rounds, i64 most, Pool&
   Copies copies(random_matrix(parse_scheme("int8:channel"), heights[1], usual), {}, most, pool);
   std::vector<CacheStep> steps;
   for (i64 megabytes : {8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512}) {
-    if (megabytes << 20 > most) break;
+    if (!steps.empty() && megabytes << 20 > most) break;
     std::vector<double> times;
     for (int round = 0; round < rounds; round++)
       times.push_back(copies.time(1, megabytes << 20, seconds, pool));
     steps.push_back({static_cast<double>(megabytes << 20), median(std::move(times))});
   }
-  if (steps.empty()) return steps;
   const double near = steps.front().share, far = steps.back().share;
   double last = 0;
   for (CacheStep& step : steps)  // a share only where there is a way
@@ -307,7 +306,7 @@ void measure_attention(EngineRates& rates, const std::vector<Pool*>& pools, cons
   constexpr i64 heads = 24, near = 64, far = 1024, chunk = 128;
   std::vector<std::string> caches = o.caches;
   if (caches.empty()) caches.assign(std::begin(all_caches), std::end(all_caches));
-  const std::vector<char> none, all(static_cast<std::size_t>(2 * rates.cache_bytes) + 1);
+  const std::vector<char> none, all(static_cast<std::size_t>(2 * rates.cache_bytes()) + 1);
   Progress progress(log, "attention", static_cast<double>(std::size(shares) * caches.size()),
                     "caches");
   for (i64 share : shares) {
@@ -402,11 +401,9 @@ EngineRates measure_rates(const RateOptions& o, const Log& log) {
   }
   rates.beyond = measure_cache(o.seconds, std::max(3, o.rounds),
                                o.far_bytes > 0 ? 4 * o.far_bytes : i64{512} << 20, *pools.back());
-  for (const CacheStep& step : rates.beyond)
-    if (step.share <= 0.2) rates.cache_bytes = step.bytes;
   const i64 large = o.far_bytes > 0
                         ? o.far_bytes
-                        : std::max(i64{160} << 20, static_cast<i64>(3 * rates.cache_bytes));
+                        : std::max(i64{160} << 20, static_cast<i64>(3 * rates.cache_bytes()));
   measure_products(rates, pools, o, large, log);
   for (TeamRates& team : rates.teams)
     for (const ProductRate& r : team.products)

@@ -53,7 +53,7 @@ TEST(MeasuredRates, CoverWhatIsAskedFor) {
 std::shared_ptr<EngineRates> known_rates() {
   auto rates = std::make_shared<EngineRates>();
   rates->isa_class = isa_here();
-  rates->cache_bytes = 1e6;
+  rates->beyond = {{1e6, 0}, {2e6, 1}};
   TeamRates team;
   team.bytes_per_second = 1e10;
   // So many seconds a weight.
@@ -141,7 +141,8 @@ TEST(Predictions, AProductCostsByCallAndOutput) {
 
 TEST(Predictions, TheShareOfMemoryGrowsWithTheWeights) {
   EngineRates rates;
-  rates.cache_bytes = 10;
+  rates.beyond = {{10, 0}, {20, 1}};
+  EXPECT_EQ(rates.cache_bytes(), 10);
   EXPECT_EQ(rates.share(5), 0);
   EXPECT_EQ(rates.share(15), 0.5);
   EXPECT_EQ(rates.share(100), 1);
@@ -158,7 +159,7 @@ TEST(MeasuredRates, DamagedFilesAreRefused) {
   Json json = to_json(*known_rates());
   EXPECT_NO_THROW(parse_engine_rates(json, "file"));
   Json broken = json;
-  broken.set("cache_bytes", -1.0);
+  broken.set("beyond", Json::array());
   EXPECT_THROW(parse_engine_rates(broken, "file"), Error);
   broken = json;
   broken.set("teams", Json::array());
