@@ -98,8 +98,11 @@ void refuse_flags_beside_a_recipe(const QuantizeCommand& o) {
 void command_quantize(const QuantizeCommand& o, const CommonOptions& common, const Output& out) {
   if (!o.recipe.empty()) refuse_flags_beside_a_recipe(o);
   Recipe recipe = o.recipe.empty() ? recipe_of_flags(o) : find_recipe(o.recipe);
+  const Gates own = recipe.gates;
   if (o.max_kl >= 0) recipe.gates.max_kl = o.max_kl;
-  if (o.recipe.empty()) recipe.text = recipe_text(recipe.steps, recipe.gates);
+  // What the output carries says all that was asked.
+  if (recipe.text.empty() || recipe.gates != own)
+    recipe.text = recipe_text(recipe.steps, recipe.gates, recipe.data, recipe.about);
   apply_and_report(recipe, o, "quantize", common, out);
 }
 

@@ -4,12 +4,11 @@
 // its memory back when it goes out of scope; after the first pass nothing is allocated.
 #pragma once
 
-#include <cstdlib>
-#include <new>
 #include <utility>
 #include <vector>
 
 #include "base/view.h"
+#include "kernel/panels.h"
 
 namespace pare {
 
@@ -50,7 +49,7 @@ class Buffers {
   Buffers(const Buffers&) = delete;
   Buffers& operator=(const Buffers&) = delete;
   ~Buffers() {
-    for (const Free& f : free_) std::free(f.data);
+    for (const Free& f : free_) give_back(f);
   }
 
   // Contents are undefined.
@@ -72,9 +71,7 @@ class Buffers {
     drop_largest();  // too small for this pass: its successor takes over
     array.capacity_ = (need + line - 1) / line * line;
     if (array.capacity_ == 0) array.capacity_ = line;
-    const auto bytes = static_cast<std::size_t>(array.capacity_) * sizeof(float);
-    auto* data = static_cast<float*>(std::aligned_alloc(64, bytes));
-    if (data == nullptr) throw std::bad_alloc();
+    float* data = LineAllocator<float>().allocate(static_cast<std::size_t>(array.capacity_));
     array.view_ = Matrix<float>(data, rows, cols);
     return array;
   }
@@ -86,12 +83,15 @@ class Buffers {
     float* data;
     i64 capacity;
   };
+  static void give_back(const Free& f) {
+    LineAllocator<float>().deallocate(f.data, static_cast<std::size_t>(f.capacity));
+  }
   void drop_largest() {
     if (free_.empty()) return;
     std::size_t largest = 0;
     for (std::size_t i = 1; i < free_.size(); i++)
       if (free_[i].capacity > free_[largest].capacity) largest = i;
-    std::free(free_[largest].data);
+    give_back(free_[largest]);
     free_.erase(free_.begin() + static_cast<std::ptrdiff_t>(largest));
   }
   std::vector<Free> free_;

@@ -130,8 +130,14 @@ class Timer {
 
 }  // namespace
 
-CpuOps::CpuOps(const Net& net, Pool& pool, unsigned isa)
-    : net_(net), pool_(pool), isa_(isa), vector_(vector_ops(isa)), ropes_(net.ropes.size()) {
+CpuOps::CpuOps(const Net& net, Pool& pool, unsigned isa, std::shared_ptr<Buffers> buffers)
+    : net_(net),
+      pool_(pool),
+      isa_(isa),
+      vector_(vector_ops(isa)),
+      ropes_(net.ropes.size()),
+      shared_(std::move(buffers)),
+      buffers_(*shared_) {
   for (std::size_t i = 0; i < net.ropes.size(); i++)
     if (!rope_depends_on_length(net.ropes[i]))
       ropes_[i].frequencies = rope_frequencies(net.ropes[i], net.spec.max_positions);

@@ -17,7 +17,8 @@ class CpuOps {
   using Block = BlockSite<PackedLinear>;
   using Net = pare::Net<PackedLinear>;
 
-  CpuOps(const Net&, Pool&, unsigned isa);
+  // Buffers may be shared with operations that run before and after.
+  CpuOps(const Net&, Pool&, unsigned isa, std::shared_ptr<Buffers> = std::make_shared<Buffers>());
   void begin(const Chunk&);  // must live until the pass is over
   void count(Tally* tally) { tally_ = tally; }
   void time(PartTimes* times) { times_ = times; }
@@ -66,7 +67,8 @@ class CpuOps {
   const Chunk* chunk_ = nullptr;
   std::vector<RopeTable> ropes_;  // as Net::ropes
   std::vector<AttendCall> calls_;
-  Buffers buffers_;
+  std::shared_ptr<Buffers> shared_;
+  Buffers& buffers_;
   std::vector<std::unique_ptr<Buffers>> thread_buffers_;
 };
 

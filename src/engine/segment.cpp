@@ -42,13 +42,13 @@ struct Segment::Impl {
   std::vector<KvCache> caches;  // one a sequence, kept while the lengths stay
   std::vector<i64> lengths;
 
-  Impl(const Model& m, BlockRange r, Pool& p, unsigned i)
+  Impl(const Model& m, BlockRange r, Pool& p, unsigned i, std::shared_ptr<Buffers> buffers)
       : model(m),
         range(r),
         pool(p),
         isa(i),
         net(packed_blocks(m, r.first, r.count, i, p)),
-        ops(*net, p, i) {}
+        ops(*net, p, i, std::move(buffers)) {}
 
   void make_caches(const std::vector<i64>& wanted) {
     if (wanted != lengths) caches.clear();
@@ -62,8 +62,9 @@ struct Segment::Impl {
   }
 };
 
-Segment::Segment(const Model& model, BlockRange range, Pool& pool, unsigned isa)
-    : impl_(std::make_unique<Impl>(model, range, pool, isa)) {}
+Segment::Segment(const Model& model, BlockRange range, Pool& pool, unsigned isa,
+                 std::shared_ptr<Buffers> buffers)
+    : impl_(std::make_unique<Impl>(model, range, pool, isa, std::move(buffers))) {}
 Segment::~Segment() = default;
 
 void Segment::run(Matrix<float> hidden, const std::vector<i64>& lengths, const Tap* tap) {

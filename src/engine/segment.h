@@ -9,6 +9,7 @@
 #include <memory>
 #include <vector>
 
+#include "engine/buffers.h"
 #include "engine/engine.h"
 
 namespace pare {
@@ -25,7 +26,9 @@ std::vector<BlockRange> block_ranges(const Spec&);
 class Segment {
  public:
   // Packs the blocks' matrices as they are in `model` now; the model must outlive the segment.
-  Segment(const Model& model, BlockRange, Pool&, unsigned isa = isa_here());
+  // `buffers`: memory that segments hand on to each other; one at a time.
+  Segment(const Model& model, BlockRange, Pool&, unsigned isa = isa_here(),
+          std::shared_ptr<Buffers> buffers = std::make_shared<Buffers>());
   ~Segment();
 
   // Runs whole sequences, which lie one behind the other in `hidden` (sum of lengths, dim), in

@@ -74,6 +74,43 @@ std::vector<InputSlot> input_slots(const Spec& spec) {
 
 // ---- sums ----
 
+namespace {
+
+constexpr i64 lanes = 16;
+
+// Of `lanes` values: loops of known length, which the compiler turns into vectors.
+void add_lanes(const float* x, double* sum, double* square, float* most) {
+  float a[lanes];
+  for (i64 k = 0; k < lanes; k++) a[k] = std::fabs(x[k]);
+  for (i64 k = 0; k < lanes; k++) sum[k] += static_cast<double>(a[k]);
+  for (i64 k = 0; k < lanes; k++)
+    square[k] += static_cast<double>(a[k]) * static_cast<double>(a[k]);
+  for (i64 k = 0; k < lanes; k++)  // a NaN stays
+    most[k] = a[k] <= most[k] || most[k] != most[k] ? most[k] : a[k];
+}
+
+// Columns [begin, end) of a row.
+void add_row(InputStatistics& s, const float* row, i64 begin, i64 end) {
+  double *sum = s.sum_abs.data(), *square = s.sum_square.data();
+  float* most = s.max_abs.data();
+  i64 k = begin;
+  for (; k + lanes <= end; k += lanes) add_lanes(row + k, sum + k, square + k, most + k);
+  if (k == end) return;
+  const i64 n = end - k;
+  float x[lanes] = {}, m[lanes] = {};
+  double a[lanes] = {}, q[lanes] = {};
+  std::copy_n(row + k, n, x);
+  std::copy_n(sum + k, n, a);
+  std::copy_n(square + k, n, q);
+  std::copy_n(most + k, n, m);
+  add_lanes(x, a, q, m);
+  std::copy_n(a, n, sum + k);
+  std::copy_n(q, n, square + k);
+  std::copy_n(m, n, most + k);
+}
+
+}  // namespace
+
 struct InputSum::State {
   InputStatistics sums;
   std::optional<GramSum> gram;
@@ -94,16 +131,9 @@ void InputSum::add(Matrix<const float> x, Pool& pool) {
   PARE_CHECK(x.cols == s.size());
   keep_sample(s, x);
   s.tokens += x.rows;
-  pool.run(x.cols, 64, [&](i64 begin, i64 end) {
-    for (i64 r = 0; r < x.rows; r++) {
-      const float* row = x.row(r);
-      for (auto k = static_cast<std::size_t>(begin); k < static_cast<std::size_t>(end); k++) {
-        const float a = std::fabs(row[k]);
-        s.sum_abs[k] += static_cast<double>(a);
-        s.sum_square[k] += static_cast<double>(a) * static_cast<double>(a);
-        s.max_abs[k] = a > s.max_abs[k] || !(a == a) ? a : s.max_abs[k];  // a NaN stays
-      }
-    }
+  pool.run((x.cols + lanes - 1) / lanes, 4, [&](i64 begin, i64 end) {
+    for (i64 r = 0; r < x.rows; r++)
+      add_row(s, x.row(r), begin * lanes, std::min(x.cols, end * lanes));
   });
   if (state_->gram) state_->gram->add(x, pool);
 }

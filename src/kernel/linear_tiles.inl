@@ -34,6 +34,10 @@ void turn_piece(const Packed& w, i64 row, i64 rows, i64 begin, i64 end, const La
   }
 }
 
+// Where vectors are short, the rows of a tile take several rounds over the inputs; so many lie in
+// the second-level cache beside the tile. A multiple of the inputs of every multiply_piece.
+constexpr i64 inputs_at_once = 48;
+
 struct Piece {
   const float* tile;  // (columns, tile_rows)
   i64 row, rows, begin, end;
@@ -82,12 +86,28 @@ void multiply_piece(const PackedCall& c, const Piece& p, i64 first, i64 input) {
 }
 
 template <int vectors>
-void multiply_inputs(const PackedCall& c, const Piece& p, i64 first) {
+void multiply_inputs(const PackedCall& c, const Piece& p, i64 first, i64 n, i64 end) {
   constexpr int many = block_vectors * tile_inputs / vectors;
-  i64 n = 0;
-  for (; n + many <= c.batch; n += many) multiply_piece<vectors, many>(c, p, first, n);
-  for (; n + 2 <= c.batch; n += 2) multiply_piece<vectors, 2>(c, p, first, n);
-  for (; n < c.batch; n++) multiply_piece<vectors, 1>(c, p, first, n);
+  for (; n + many <= end; n += many) multiply_piece<vectors, many>(c, p, first, n);
+  for (; n + 2 <= end; n += 2) multiply_piece<vectors, 2>(c, p, first, n);
+  for (; n < end; n++) multiply_piece<vectors, 1>(c, p, first, n);
+}
+
+// Inputs [n, end) with all rows of a piece.
+void multiply_rows(const PackedCall& c, const Piece& p, i64 n, i64 end) {
+  for (i64 first = 0; first < p.rows;) {
+    const i64 left = (p.rows - first + L - 1) / L;
+    if (left >= block_vectors) {
+      multiply_inputs<block_vectors>(c, p, first, n, end);
+      first += block_vectors * L;
+    } else if (left >= 2) {
+      multiply_inputs<2>(c, p, first, n, end);
+      first += 2 * L;
+    } else {
+      multiply_inputs<1>(c, p, first, n, end);
+      first += L;
+    }
+  }
 }
 
 template <int kind>
@@ -101,19 +121,8 @@ void run_tiles(const PackedCall& c) {
     for (; p.begin < w.in_padded; p.begin = p.end) {
       p.end = least(p.begin + piece_columns, w.in_padded);
       turn_piece<kind>(w, row, p.rows, p.begin, p.end, lanes, decoded, tile);
-      for (i64 first = 0; first < p.rows;) {
-        const i64 left = (p.rows - first + L - 1) / L;
-        if (left >= block_vectors) {
-          multiply_inputs<block_vectors>(c, p, first);
-          first += block_vectors * L;
-        } else if (left >= 2) {
-          multiply_inputs<2>(c, p, first);
-          first += 2 * L;
-        } else {
-          multiply_inputs<1>(c, p, first);
-          first += L;
-        }
-      }
+      for (i64 n = 0; n < c.batch; n += inputs_at_once)
+        multiply_rows(c, p, n, least(n + inputs_at_once, c.batch));
     }
   }
 }

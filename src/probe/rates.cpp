@@ -369,12 +369,12 @@ void measure_rest(EngineRates& rates, const std::vector<Pool*>& pools, double se
     const double ra = rest(a, 1), rb = rest(b, 1), rc = rest(c, 1);
     const double ea = vector_elements(a.spec()) / blocks(a),
                  ec = vector_elements(c.spec()) / blocks(c);
-    const double of_block = (rb - ra) / (blocks(b) - blocks(a));
+    const double of_block = std::max(0.0, (rb - ra) / (blocks(b) - blocks(a)));
     team.seconds_per_pass = std::max(0.0, ra - blocks(a) * of_block);
     const double block_a = (ra - team.seconds_per_pass) / blocks(a),
                  block_c = (rc - team.seconds_per_pass) / blocks(c);
     const double per_element = std::clamp((block_c - block_a) / (ec - ea), 0.0, block_a / ea);
-    team.seconds_per_block = block_a - per_element * ea;
+    team.seconds_per_block = std::max(0.0, block_a - per_element * ea);
     const double fixed = team.seconds_per_pass + blocks(a) * team.seconds_per_block;
     for (i64 count : rows) {
       const double elements = static_cast<double>(count) * vector_elements(a.spec());

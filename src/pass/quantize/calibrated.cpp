@@ -89,6 +89,20 @@ InputStatistics condition(InputStatistics s, const Linear& l, const std::string&
   return out;
 }
 
+// As the journal keeps it, so that a run that goes on reports those of the run before.
+Json json_of(const MatrixReport& m) {
+  Json::Array notes(m.notes.begin(), m.notes.end());
+  return Json::array({Json(m.name), Json(m.scheme), Json(m.nearest_error), Json(m.error),
+                      Json(m.seconds), Json(std::move(notes))});
+}
+MatrixReport matrix_of(const Json& row) {
+  const Json::Array& m = row.as_array();
+  MatrixReport report{m.at(0).as_string(), m.at(1).as_string(), m.at(2).as_number(),
+                      m.at(3).as_number(), m.at(4).as_number(), {}};
+  for (const Json& note : m.at(5).as_array()) report.notes.push_back(note.as_string());
+  return report;
+}
+
 class Walk {
  public:
   Walk(Model model, const Spec& planned, const std::vector<Target>& targets,
@@ -105,7 +119,7 @@ class Walk {
     ranges_ = ranges.size();
     const std::size_t done = resume(ranges);
     const bool flows = options_.data != nullptr && options_.data->statistics == nullptr;
-    if (flows && done <= ranges.size()) start_flow(done);
+    if (flows && (done == 0 || needs_hidden(done - 1))) start_flow(done);
     for (std::size_t i = done; i < ranges.size(); i++) {
       stop_if_interrupted();
       range(i, ranges[i]);
@@ -133,7 +147,7 @@ class Walk {
     choose_scales(where, wanted);
     settle(where, original);
     show_floats(where, original);
-    solve(where, wanted);
+    solve(index, where, wanted);
     Weights changed;
     for (const Slot& slot : slots(planned_)) {
       if (slot.block < where.first || slot.block >= where.first + where.count) continue;
@@ -197,7 +211,7 @@ class Walk {
     if (wanted.empty() || !moves_scales(options_.method)) return;
     Statistics statistics;
     if (flow_) {
-      Segment segment(work_, where, context_.pool);
+      Segment segment = flow_->segment(work_, where);
       statistics.inputs = flow_->observe(segment, where, wanted, true);
       statistics.tokens = flow_->tokens();
     } else {
@@ -228,18 +242,22 @@ class Walk {
     }
   }
 
-  void solve(BlockRange where, const std::vector<InputSlot>& wanted) {
+  void solve(std::size_t index, BlockRange where, const std::vector<InputSlot>& wanted) {
     const auto members = [&](const InputSlot& input, const InputStatistics& statistics,
                              Segment* segment) {
       for (const std::string& name : input.members)
         if (const Target* target = target_of(name)) one(*target, input, &statistics, segment);
     };
     if (flow_) {
-      Segment segment(work_, where, context_.pool);
-      flow_->advance(segment, where, wanted, needs_gram(options_.method),
-                     [&](const InputSlot& input, InputStatistics statistics) {
-                       members(input, statistics, &segment);
-                     });
+      Segment segment = flow_->segment(work_, where);
+      const auto one_input = [&](const InputSlot& input, InputStatistics statistics) {
+        members(input, statistics, &segment);
+      };
+      const bool gram = needs_gram(options_.method);
+      if (needs_hidden(index))
+        flow_->advance(segment, where, wanted, gram, one_input);
+      else
+        flow_->finish(segment, where, wanted, gram, one_input);
       return;
     }
     for (const InputSlot& input : wanted) {
@@ -274,10 +292,13 @@ class Walk {
     Code outlier_code = Code::f16;
     if (const auto it = options_.outliers.find(input.name); it != options_.outliers.end())
       outlier_code = split_outliers(values_, target.name, it->second);
-    const double before = output_error(
-        task, quantize(task.weights, task.scheme, task.fit, {}, &context_.pool), context_.pool);
+    const double power = output_power(task, context_.pool);
+    const auto error = [&](const Tensor& stored) {
+      return relative_loss(output_loss(task, stored, context_.pool), power);
+    };
+    const double before = error(quantize(task.weights, task.scheme, task.fit, {}, &context_.pool));
     Solution solution = solve_matrix(task, options_, context_.pool);
-    const double after = output_error(task, solution.tensor, context_.pool);
+    const double after = error(solution.tensor);
     if (solution.degraded && options_.strict)
       fail(Exit::failed, "QU-021", "a matrix could not be solved by the method asked for",
            {{"matrix", target.name}, {"found", fmt::format("{}", fmt::join(solution.notes, "; "))}},
@@ -290,9 +311,8 @@ class Walk {
     for (const std::string& note : solution.notes)
       model_.evidence.push_back({"quantize", target.name, note, 0, solution.degraded ? 1.0 : 0.0});
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-    if (context_.report != nullptr)
-      context_.report->push_back({target.name, to_string(target.scheme), before, after,
-                                  seconds.count(), std::move(solution.notes)});
+    solved_matrices_.push_back({target.name, to_string(target.scheme), before, after,
+                                seconds.count(), std::move(solution.notes)});
     progress_.add(1, target.name);
   }
 
@@ -359,6 +379,15 @@ class Walk {
 
   // ---- progress on disk ----
 
+  void report(MatrixReport matrix) {
+    if (context_.report != nullptr) context_.report->push_back(std::move(matrix));
+  }
+
+  // Whether anything is made from the hidden states behind a piece.
+  bool needs_hidden(std::size_t i) const {
+    return i + 1 < ranges_ || (i + 1 == ranges_ && target_of("head") != nullptr);
+  }
+
   static std::string block_file(std::size_t i) { return fmt::format("block-{:04}.safetensors", i); }
   static std::string hidden_file(std::size_t i) { return fmt::format("hidden-{:04}.f32", i); }
 
@@ -369,6 +398,7 @@ class Walk {
     for (std::size_t i = 0; i < pieces.size(); i++) {
       take(read_slots(context_.work->file(block_file(i)), planned_));
       if (i < ranges.size()) planned_are(ranges[i]);
+      for (const Json& row : pieces[i].at("matrices").as_array()) report(matrix_of(row));
       for (const Json& row : pieces[i].at("evidence").as_array()) {
         const Json::Array& e = row.as_array();
         model_.evidence.push_back({e.at(0).as_string(), e.at(1).as_string(), e.at(2).as_string(),
@@ -414,11 +444,17 @@ class Walk {
 
   void commit(std::size_t i, const Weights& changed, std::size_t first_evidence) {
     solved_.clear();
+    Json::Array matrices;
+    for (MatrixReport& one : solved_matrices_) {
+      matrices.push_back(json_of(one));
+      report(std::move(one));
+    }
+    solved_matrices_.clear();
     if (context_.work == nullptr) return take(changed);
     const std::filesystem::path path = context_.work->file(block_file(i));
     write_slots(path, changed);
     Json::Array files = {Json(block_file(i))}, rows;
-    if (flow_ && i < ranges_) {  // nothing follows the head
+    if (flow_ && needs_hidden(i)) {
       const Matrix<float> h = flow_->hidden();
       const auto size = static_cast<std::size_t>(h.rows * h.cols) * sizeof(float);
       write_file(context_.work->file(hidden_file(i)),
@@ -432,9 +468,10 @@ class Walk {
     }
     std::vector<std::string> unneeded;
     if (i > 0) unneeded.push_back(hidden_file(i - 1));
-    context_.work->commit(
-        Json::object({{"files", Json(std::move(files))}, {"evidence", Json(std::move(rows))}}),
-        unneeded);
+    context_.work->commit(Json::object({{"files", Json(std::move(files))},
+                                        {"evidence", Json(std::move(rows))},
+                                        {"matrices", Json(std::move(matrices))}}),
+                          unneeded);
     take(read_slots(path, planned_));
   }
 
@@ -451,6 +488,7 @@ class Walk {
   BlockValues values_;
   Statistics scaled_;             // from a file, of inputs whose scales were moved
   std::set<std::string> solved_;  // slots whose weights are in work_
+  std::vector<MatrixReport> solved_matrices_;
 };
 
 }  // namespace
@@ -494,7 +532,7 @@ void collect_statistics(const Model& model, const Calibration& data, bool gram, 
         inputs.push_back(input);
     KvRanges ranges(model.spec, where);
     const Tap tap = ranges.tap();
-    Segment segment(model, where, context.pool);
+    Segment segment = flow.segment(model, where);
     flow.advance(
         segment, where, inputs, gram,
         [&](const InputSlot& input, InputStatistics s) { visit(input.name, std::move(s)); }, &tap);

@@ -80,12 +80,10 @@ std::map<std::string, InputStatistics, std::less<>> Flow::observe(
   return found;
 }
 
-void Flow::advance(Segment& segment, BlockRange range, const std::vector<InputSlot>& wanted,
-                   bool gram, const std::function<void(const InputSlot&, InputStatistics)>& solve,
-                   const Tap* also) {
+void Flow::solve_inputs(Segment& segment, BlockRange range, const std::vector<InputSlot>& wanted,
+                        bool gram, const Solve& solve, Tap tap, bool onwards) {
   const std::vector<Batch> all = batches(range);
-  Tap tap;
-  if (also != nullptr) tap = *also;
+  std::size_t left = wanted.size();
   if (all.size() == 1) {
     tap.input = [&](const std::string& name, Matrix<const float> x) {
       for (const InputSlot& input : wanted) {
@@ -94,16 +92,33 @@ void Flow::advance(Segment& segment, BlockRange range, const std::vector<InputSl
         InputSum sum(input.size, gram);
         sum.add(x, pool_);
         solve(input, sum.finish(pool_));
+        if (--left == 0 && !onwards) throw Stop{};
       }
     };
   } else {
     for (const InputSlot& input : wanted) {
       auto found = observe(segment, range, {input}, gram);
       solve(input, std::move(found.begin()->second));
+      left--;
     }
   }
-  for (const Batch& batch : all)
-    segment.run({hidden_.data() + batch.row * dim_, batch.rows, dim_}, batch.lengths, &tap);
+  try {
+    if (left > 0 || onwards)
+      for (const Batch& batch : all)
+        segment.run({hidden_.data() + batch.row * dim_, batch.rows, dim_}, batch.lengths, &tap);
+  } catch (const Stop&) {
+  }
+  PARE_CHECK(left == 0);
+}
+
+void Flow::advance(Segment& segment, BlockRange range, const std::vector<InputSlot>& wanted,
+                   bool gram, const Solve& solve, const Tap* also) {
+  solve_inputs(segment, range, wanted, gram, solve, also == nullptr ? Tap() : *also, true);
+}
+
+void Flow::finish(Segment& segment, BlockRange range, const std::vector<InputSlot>& wanted,
+                  bool gram, const Solve& solve) {
+  solve_inputs(segment, range, wanted, gram, solve, Tap(), false);
 }
 
 }  // namespace pare

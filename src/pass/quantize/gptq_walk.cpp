@@ -279,16 +279,15 @@ struct Walk {
     for (i64 first = 0; first < rows; first += rows_polished) {
       const i64 count = std::min(rows_polished, rows - first);
       pool.run(cols, 16, [&](i64 begin, i64 end) {
-        for (i64 j = begin; j < end; j++) {
-          const i64 col = column(j);
-          for (i64 r = 0; r < count; r++) {
+        for (i64 r = 0; r < count; r++)
+          for (i64 j = begin; j < end; j++) {
+            const i64 col = column(j);
             const float e = task.weights.row(first + r)[col] -
                             weights[static_cast<std::size_t>((first + r) * cols + j)];
             error[static_cast<std::size_t>(col * count + r)] = e;
             down[static_cast<std::size_t>(r * cols + col)] =
                 e * static_cast<float>(damped.added[static_cast<std::size_t>(col)]);
           }
-        }
       });
       outer(Outer::add, {down.data(), count, cols}, Matrix<const float>(error.data(), cols, count),
             gram, false, pool, isa);

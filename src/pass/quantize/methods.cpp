@@ -33,7 +33,7 @@ Solution better_of_both(const MatrixTask& task, const MethodOptions& options, Po
   Solution gptq = solve_gptq(task, options.gptq, pool);
   Solution nearest = options.clip ? clip_and_round(task, pool) : solve_rtn(task, pool);
   const bool first =
-      output_error(task, gptq.tensor, pool) <= output_error(task, nearest.tensor, pool);
+      output_loss(task, gptq.tensor, pool) <= output_loss(task, nearest.tensor, pool);
   Solution& chosen = first ? gptq : nearest;
   chosen.notes.push_back(first ? "gptq" : "nearest");
   return std::move(chosen);

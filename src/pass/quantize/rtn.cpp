@@ -58,23 +58,27 @@ Solution solve_rtn(const MatrixTask& task, Pool& pool) {
 
 namespace {
 
-// Rows of W and of W - decode(stored), a few at a time.
+// Rows of W, or of W - decode(*stored), a few at a time.
 template <class F>
-void each_chunk(const MatrixTask& task, const Tensor& stored, Pool& pool, const F& use) {
+void each_chunk(const MatrixTask& task, const Tensor* stored, Pool& pool, const F& use) {
   const Matrix<const float>& w = task.weights;
   constexpr i64 chunk = 256;
-  std::vector<float> error(static_cast<std::size_t>(std::min(chunk, w.rows) * w.cols));
+  std::vector<float> error(
+      static_cast<std::size_t>(stored == nullptr ? 0 : std::min(chunk, w.rows) * w.cols));
   for (i64 row = 0; row < w.rows; row += chunk) {
     const i64 count = std::min(chunk, w.rows - row);
+    if (stored == nullptr) {
+      use(Matrix<const float>(w.row(row), count, w.cols, w.stride));
+      continue;
+    }
     pool.run(count, 1, [&](i64 begin, i64 end) {
       for (i64 r = begin; r < end; r++) {
         float* e = error.data() + r * w.cols;
-        decode_row(stored, row + r, {e, static_cast<std::size_t>(w.cols)});
+        decode_row(*stored, row + r, {e, static_cast<std::size_t>(w.cols)});
         for (i64 c = 0; c < w.cols; c++) e[c] = w.row(row + r)[c] - e[c];
       }
     });
-    use(Matrix<const float>(w.row(row), count, w.cols, w.stride),
-        Matrix<const float>(error.data(), count, w.cols));
+    use(Matrix<const float>(error.data(), count, w.cols));
   }
 }
 
@@ -89,34 +93,38 @@ double weighted_squares(Matrix<const float> x, const std::vector<float>& weight)
   return sum;
 }
 
-double ratio(double error, double whole) {
-  return error <= 0 ? 0 : error / whole;  // rounding may leave a zero a little below
+// tr(X G X^T) of the matrix or of its errors: the inner product of X^T X, a Gram matrix of rows,
+// with G.
+double squares_of_outputs(const MatrixTask& task, const Tensor* stored, Pool& pool) {
+  if (task.inputs != nullptr && !task.inputs->gram.empty()) {
+    const Matrix<const float> gram = task.inputs->gram_view();
+    GramSum sum(gram.cols);
+    each_chunk(task, stored, pool, [&](Matrix<const float> x) { sum.add(x, pool); });
+    const double squares = sum.inner(gram, pool);
+    return squares < 0 ? 0 : squares;  // rounding may leave a zero a little below
+  }
+  const std::vector<float> weight = importances(task);
+  double sum = 0;
+  each_chunk(task, stored, pool,
+             [&](Matrix<const float> x) { sum += weighted_squares(x, weight); });
+  return sum;
 }
 
 }  // namespace
 
-// tr(E G E^T) is the inner product of E^T E with G, and E^T E a Gram matrix of rows.
-double output_error(const MatrixTask& task, const Tensor& stored, Pool& pool) {
+double output_loss(const MatrixTask& task, const Tensor& stored, Pool& pool) {
   PARE_CHECK(stored.rows() == task.weights.rows && stored.cols() == task.weights.cols);
-  if (task.inputs != nullptr && !task.inputs->gram.empty()) {
-    const Matrix<const float> gram = task.inputs->gram_view();
-    const auto measure = [&](bool errors) {
-      GramSum sum(gram.cols);
-      each_chunk(task, stored, pool, [&](Matrix<const float> w, Matrix<const float> e) {
-        sum.add(errors ? e : w, pool);
-      });
-      return sum.inner(gram, pool);
-    };
-    const double error = measure(true);
-    return ratio(error, measure(false));
-  }
-  const std::vector<float> weight = importances(task);
-  double error = 0, whole = 0;
-  each_chunk(task, stored, pool, [&](Matrix<const float> w, Matrix<const float> e) {
-    whole += weighted_squares(w, weight);
-    error += weighted_squares(e, weight);
-  });
-  return ratio(error, whole);
+  return squares_of_outputs(task, &stored, pool);
+}
+
+double output_power(const MatrixTask& task, Pool& pool) {
+  return squares_of_outputs(task, nullptr, pool);
+}
+
+double relative_loss(double loss, double power) { return loss == 0 ? 0 : loss / power; }
+
+double output_error(const MatrixTask& task, const Tensor& stored, Pool& pool) {
+  return relative_loss(output_loss(task, stored, pool), output_power(task, pool));
 }
 
 }  // namespace pare

@@ -30,9 +30,13 @@ struct Solution {
   bool degraded = false;  // the method gave way to another; --strict fails
 };
 
-// Relative error of the outputs, tr(E G E^T) / tr(W G W^T) with E = W - decode(stored); without a
-// Gram matrix G is the diagonal of E[x^2], without statistics the identity. Sums in double (with a
-// Gram matrix, products of rows are floats in chains of 256, kernel/gram.h); 0 / 0 is 0.
+// Squares of the outputs, summed over rows and per token: tr(E G E^T) of the errors E = W -
+// decode(stored) and tr(W G W^T) of the matrix; without a Gram matrix G is the diagonal of E[x^2],
+// without statistics the identity. Sums in double (with a Gram matrix, products of rows are floats
+// in chains of 256, kernel/gram.h). The relative error is their ratio; 0 / 0 is 0.
+double output_loss(const MatrixTask&, const Tensor& stored, Pool&);
+double output_power(const MatrixTask&, Pool&);
+double relative_loss(double loss, double power);
 double output_error(const MatrixTask&, const Tensor& stored, Pool&);
 
 // All solvers: Errors QU-040 for a weight and QU-041 for a statistic that is not finite, with the
