@@ -1,5 +1,5 @@
-// Memory of panels (kernel/outer_panel.h) and of large sums: at cache lines, for a vector that
-// straddles two is loaded at half the speed, and in huge pages where the system has them.
+// Memory of panels (kernel/outer_panel.h), large sums and activations: at cache lines, for a vector
+// that straddles two is loaded at half the speed, and in huge pages where the system has them.
 #pragma once
 
 #include <sys/mman.h>

@@ -28,8 +28,6 @@
 namespace pare {
 namespace {
 
-constexpr const char* words[] = {"rtn", "gptq", "awq", "smoothquant", "llm-int8", "hqq", "auto"};
-
 Linear& linear_of(Spec& spec, const std::string& name) {
   for (auto& [n, linear] : linears(spec))
     if (n == name) return *linear;
@@ -492,32 +490,6 @@ class Walk {
 };
 
 }  // namespace
-
-Method parse_method(const std::string& text) {
-  for (std::size_t i = 0; i < std::size(words); i++)
-    if (text == words[i]) return static_cast<Method>(i);
-  const std::string best = nearest(text, {std::begin(words), std::end(words)});
-  fail(Exit::usage, "QU-020", fmt::format("there is no method {}", pare::quoted(text)),
-       {{"need", fmt::format("{}", fmt::join(words, ", "))}},
-       best.empty() ? "" : fmt::format("did you mean {}?", best));
-}
-
-std::string to_string(Method method) { return words[static_cast<int>(method)]; }
-
-bool needs_data(Method method) { return method != Method::rtn && method != Method::hqq; }
-
-std::string describe(const MethodOptions& o) {
-  std::string line = " method=" + to_string(o.method);
-  if (o.method == Method::gptq || o.method == Method::automatic)
-    line += fmt::format(" damping={} act-order={} polish={}", o.gptq.damping,
-                        to_string(o.gptq.order), o.gptq.polish);
-  if (o.method == Method::awq && !o.clip) line += " clip=off";
-  if (o.method == Method::smoothquant)
-    line += o.alpha < 0 ? std::string(" alpha=searched") : fmt::format(" alpha={}", o.alpha);
-  if (o.method == Method::llm_int8) line += fmt::format(" threshold={}", o.outlier_threshold);
-  if (o.data != nullptr) line += " data=" + o.data->source;
-  return line;
-}
 
 void collect_statistics(const Model& model, const Calibration& data, bool gram, Context& context,
                         const std::function<void(const std::string&, InputStatistics)>& visit,

@@ -123,8 +123,4 @@ double output_power(const MatrixTask& task, Pool& pool) {
 
 double relative_loss(double loss, double power) { return loss == 0 ? 0 : loss / power; }
 
-double output_error(const MatrixTask& task, const Tensor& stored, Pool& pool) {
-  return relative_loss(output_loss(task, stored, pool), output_power(task, pool));
-}
-
 }  // namespace pare

@@ -37,7 +37,6 @@ struct Solution {
 double output_loss(const MatrixTask&, const Tensor& stored, Pool&);
 double output_power(const MatrixTask&, Pool&);
 double relative_loss(double loss, double power);
-double output_error(const MatrixTask&, const Tensor& stored, Pool&);
 
 // All solvers: Errors QU-040 for a weight and QU-041 for a statistic that is not finite, with the
 // matrix and the place; QU-043 for statistics of another width.

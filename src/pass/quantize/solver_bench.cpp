@@ -73,7 +73,7 @@ void solver(benchmark::State& state, int method) {
   for (auto _ : state) {
     if (method == 0) benchmark::DoNotOptimize(solve_rtn(task, pool).tensor.codes.size());
     if (method == 1) benchmark::DoNotOptimize(solve_gptq(task, {}, pool).tensor.codes.size());
-    if (method == 2) benchmark::DoNotOptimize(output_error(task, stored, pool));
+    if (method == 2) benchmark::DoNotOptimize(output_loss(task, stored, pool));
     if (method == 3) benchmark::DoNotOptimize(solve_hqq(task, {}, pool).tensor.codes.size());
   }
   const double m = static_cast<double>(rows), n = static_cast<double>(cols);
@@ -82,7 +82,7 @@ void solver(benchmark::State& state, int method) {
 }
 
 const bool registered = [] {
-  constexpr const char* names[] = {"rtn", "gptq", "output_error", "hqq"};
+  constexpr const char* names[] = {"rtn", "gptq", "output_loss", "hqq"};
   for (int method = 0; method < 4; method++)
     benchmark::RegisterBenchmark(names[method],
                                  [method](benchmark::State& s) { solver(s, method); })

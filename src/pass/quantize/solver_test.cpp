@@ -10,10 +10,13 @@
 #include "base/random.h"
 #include "file/safetensors.h"
 #include "kernel/gram.h"
+#include "pass/quantize/testing.h"
 #include "support.h"
 
 namespace pare {
 namespace {
+
+using testing::output_error;
 
 std::vector<float> normal(i64 n, std::uint64_t seed, double scale = 1) {
   Random random(seed);

@@ -5,8 +5,13 @@
 
 #include "base/random.h"
 #include "pass/quantize/block.h"
+#include "pass/quantize/solver.h"
 
 namespace pare::testing {
+
+inline double output_error(const MatrixTask& task, const Tensor& stored, Pool& pool) {
+  return relative_loss(output_loss(task, stored, pool), output_power(task, pool));
+}
 
 // Puts changed values back into a model, as f32. The Spec is the caller's to have changed.
 inline void put_values(Model& model, const BlockValues& values) {
