@@ -96,6 +96,8 @@ TEST(Pool, CoversEveryIndexOnceWithAnyNumberOfThreads) {
           for (i64 i = begin; i < end; i++) hits[static_cast<std::size_t>(i)]++;
         });
         for (const auto& h : hits) ASSERT_EQ(h.load(), 1);
+        pool.share(count, [&](i64 i) { hits[static_cast<std::size_t>(i)]++; });
+        for (const auto& h : hits) ASSERT_EQ(h.load(), 2);
       }
   }
 }
@@ -106,6 +108,11 @@ TEST(Pool, RethrowsAndStaysUsable) {
                         [](i64 b, i64) {
                           if (b > 0) fail(Exit::failed, "X", "boom");
                         }),
+               Error);
+  EXPECT_THROW(pool.share(100,
+                          [](i64 i) {
+                            if (i == 50) fail(Exit::failed, "X", "boom");
+                          }),
                Error);
   std::atomic<i64> sum{0};
   pool.run(100, 1, [&](i64 b, i64 e) {

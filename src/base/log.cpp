@@ -50,6 +50,10 @@ Log log_from_environment() {
   return log;
 }
 
+double now_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
 Progress::Progress(const Log& log, std::string label, double total, std::string unit)
     : log_(log),
       label_(std::move(label)),

@@ -22,6 +22,8 @@ struct Log {
 // Reads the environment: NO_COLOR, CLICOLOR_FORCE, TERM, and whether stderr is a terminal.
 Log log_from_environment();
 
+double now_seconds();  // of a clock that never goes back
+
 // A status line with rate and remaining time. Silent unless the log's stderr is a terminal, where
 // it redraws at most ten times a second; the destructor clears the line.
 class Progress {

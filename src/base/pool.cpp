@@ -153,4 +153,13 @@ void Pool::run(i64 count, i64 grain, const std::function<void(i64, i64)>& work) 
   });
 }
 
+void Pool::share(i64 count, const std::function<void(i64)>& work) {
+  std::atomic<i64> next{0};
+  const auto take = [&](int) {
+    for (i64 i = next.fetch_add(1); i < count; i = next.fetch_add(1)) work(i);
+  };
+  if (count > 1) return each(take);
+  take(0);
+}
+
 }  // namespace pare

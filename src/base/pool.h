@@ -1,7 +1,7 @@
 // Threads: a fixed team that runs slices of a loop.
 //
-// The partition depends only on the loop and the grain, never on timing, and every kernel splits
-// outputs, never an inner sum; so results have the same bits with any number of threads.
+// Every kernel splits outputs, never an inner sum; so results have the same bits with any number of
+// threads, whoever does which part.
 #pragma once
 
 #include <functional>
@@ -25,6 +25,10 @@ class Pool {
   // long (but the last), one range a thread; returns when all are done. Exceptions of a worker are
   // rethrown here. Not reentrant: a worker must not call run() of the same pool.
   void run(i64 count, i64 grain, const std::function<void(i64 begin, i64 end)>& work);
+
+  // Calls work(i) for every i in [0, count), each on the thread that is free next: for pieces whose
+  // costs differ, or whose threads are not equally fast. No piece may depend on who does it.
+  void share(i64 count, const std::function<void(i64 i)>& work);
 
   // Calls work(thread) once on every thread.
   void each(const std::function<void(int thread)>& work);

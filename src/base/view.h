@@ -10,6 +10,11 @@
 
 namespace pare {
 
+constexpr double real(i64 n) { return static_cast<double>(n); }
+
+// Parts of at most b that a has; both positive.
+constexpr i64 ceil_div(i64 a, i64 b) { return (a + b - 1) / b; }
+
 // A row-major view of a matrix; never owns. `stride` counts elements between rows.
 template <class T>
 struct Matrix {

@@ -25,8 +25,6 @@ constexpr std::size_t oversampling = 4;  // budgets tried for each recipe of a f
 
 enum Cost : std::size_t { weight, memory, time, costs };
 
-double real(i64 n) { return static_cast<double>(n); }
-
 bool in_blocks(const std::string& name) { return name.starts_with("blocks."); }
 
 // Sets one matrix as the pass would; its own scheme: it is left as it is.

@@ -9,9 +9,9 @@
 namespace pare {
 namespace {
 
-using Items = std::vector<std::vector<SelectOption>>;
+using Choices = std::vector<std::vector<SelectOption>>;
 
-double try_everything(const Items& items, std::size_t from, std::vector<i64> left) {
+double try_everything(const Choices& items, std::size_t from, std::vector<i64> left) {
   for (i64 l : left)
     if (l < 0) return std::numeric_limits<double>::infinity();
   if (from == items.size()) return 0;
@@ -26,8 +26,8 @@ double try_everything(const Items& items, std::size_t from, std::vector<i64> lef
 }
 
 // Losses fall with bits; bytes and time go by the same bits, differently rounded.
-Items random_items(Random& random, std::size_t count, std::size_t limits) {
-  Items items;
+Choices random_choices(Random& random, std::size_t count, std::size_t limits) {
+  Choices items;
   for (std::size_t i = 0; i < count; i++) {
     items.emplace_back();
     const double weight = std::exp(2 * random.normal());
@@ -42,7 +42,7 @@ Items random_items(Random& random, std::size_t count, std::size_t limits) {
   return items;
 }
 
-void expect_sums(const Items& items, const Selection& s, const std::vector<i64>& limits) {
+void expect_sums(const Choices& items, const Selection& s, const std::vector<i64>& limits) {
   double loss = 0;
   std::vector<i64> costs(limits.size(), 0);
   for (std::size_t i = 0; i < items.size(); i++) {
@@ -57,7 +57,7 @@ void expect_sums(const Items& items, const Selection& s, const std::vector<i64>&
 TEST(Select, OneLimitIsExact) {
   Random random(31);
   for (int round = 0; round < 300; round++) {
-    const Items items = random_items(random, 1 + random.below(6), 2);
+    const Choices items = random_choices(random, 1 + random.below(6), 2);
     const std::vector<i64> limits = {static_cast<i64>(random.below(900 * items.size())), no_limit};
     const double best = try_everything(items, 0, limits);
     const auto s = select(items, limits);
@@ -73,7 +73,7 @@ TEST(Select, SeveralLimitsAreKeptAndTheBoundHolds) {
   int possible = 0, found = 0, best_found = 0, near = 0;
   for (int round = 0; round < 600; round++) {
     const std::size_t k = 2 + random.below(2);
-    const Items items = random_items(random, 3 + random.below(5), k);
+    const Choices items = random_choices(random, 3 + random.below(5), k);
     std::vector<i64> limits;
     for (std::size_t i = 0; i < k; i++)
       limits.push_back(static_cast<i64>((300 + random.below(600)) * items.size()));
@@ -105,7 +105,7 @@ TEST(Select, SeveralLimitsAreKeptAndTheBoundHolds) {
 
 TEST(Select, Edges) {
   EXPECT_EQ(select({}, {10})->loss, 0);
-  const Items items = {{{1, {5, 5}}, {0, {9, 1}}}};
+  const Choices items = {{{1, {5, 5}}, {0, {9, 1}}}};
   EXPECT_EQ(select(items, {no_limit, no_limit})->picks[0], 1u);
   EXPECT_EQ(select(items, {8, no_limit})->picks[0], 0u);
   EXPECT_FALSE(select(items, {8, 4}));

@@ -28,7 +28,6 @@ struct Case {
 std::string percent(double share) { return fmt::format("{:.0f} %", 100 * share); }
 
 bool has_activation(const SchemeShare& s) { return s.activation.per != Activation::Per::none; }
-bool float8(Code c) { return c == Code::e4m3 || c == Code::e5m2; }
 
 Spec with_blocks(Spec spec, const Scheme& scheme, const Activation& activation) {
   for (auto& [name, linear] : linears(spec)) {
@@ -116,7 +115,7 @@ Sentence no_integer_units(const Case& c) {
 
 Sentence no_float8_units(const Case& c) {
   for (const SchemeShare& s : block_schemes(c.spec)) {
-    if (!has_activation(s) || !float8(s.activation.code)) continue;
+    if (!has_activation(s) || !is_float8(s.activation.code)) continue;
     const std::string code = executed_code(s.scheme, s.activation, c.h);
     if (code == "fp8") continue;
     const bool integers = c.h.rate_of("int8").value_or(0) > *c.h.rate_of(code);

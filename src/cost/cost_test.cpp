@@ -9,7 +9,7 @@
 namespace pare {
 namespace {
 
-const Hardware& machine(const char* name) { return find_hardware(known_hardware(), name); }
+const Hardware& known(const char* name) { return find_hardware(known_hardware(), name); }
 
 Spec stored(Spec spec, const char* scheme) {
   for (auto& [name, linear] : linears(spec)) linear->scheme = parse_scheme(scheme);
@@ -34,7 +34,7 @@ StepProducts one_product(const char* scheme, const char* activation, i64 out, i6
 
 // 70e9 weights read once a token.
 TEST(Chapter, SeventyBillionWeightsOnAnH100) {
-  const Hardware& h100 = machine("h100");
+  const Hardware& h100 = known("h100");
   const auto seconds = [&](const char* scheme) {
     return products_seconds(one_product(scheme, "none", 700000, 100000, h100), h100, 1, 0);
   };
@@ -78,7 +78,7 @@ TEST(Chapter, HeadOfLargeVocabulary) {
 }
 
 TEST(Chapter, EightBitsMoveTheRidge) {
-  const Hardware& h100 = machine("h100");
+  const Hardware& h100 = known("h100");
   EXPECT_NEAR(*h100.rate_of("bf16") / 1e12, 990, 2);
   EXPECT_NEAR(*h100.rate_of("int8") / 1e12, 1979, 1);
   EXPECT_NEAR(ridge(h100, "bf16"), 295, 1);
@@ -112,7 +112,7 @@ TEST(Ridge, MovesWithTheSchemeOfWeightsAndActivations) {
                          {"b200", 281, 141, 79, 281},
                          {"mi300x", 247, 123, 69, 247},
                          {"xeon-6980p", 310, 155, 87, 310}}) {
-    const Hardware& h = machine(row.hardware);
+    const Hardware& h = known(row.hardware);
     EXPECT_NEAR(ridge_batch(parse_scheme("bf16"), none, h), row.bf16, 1) << row.hardware;
     EXPECT_NEAR(ridge_batch(parse_scheme("int8:channel"), none, h), row.w8a16, 1);
     EXPECT_NEAR(ridge_batch(parse_scheme("int4:g32"), none, h), row.w4a16, 1);  // 4.5 bits
@@ -122,7 +122,7 @@ TEST(Ridge, MovesWithTheSchemeOfWeightsAndActivations) {
 
 // Weight-only 4 bits against W8A8: QServe reports about 78 on an A100.
 TEST(Crossover, FourBitWeightsAgainstEightBitProducts) {
-  const Hardware& a100 = machine("a100-80");
+  const Hardware& a100 = known("a100-80");
   const Faster w4 = faster(one_product("int4:tensor", "none", 8192, 8192, a100),
                            one_product("int8:tensor", "int8:token", 8192, 8192, a100), a100, 0);
   ASSERT_TRUE(w4.from && w4.until);
@@ -136,7 +136,7 @@ TEST(Concurrency, CacheLimitsIt) {
     use.context = 8192;
     use.prompt = 512;
     use.kv = parse_kv_scheme(kv);
-    return predict(stored(known_spec("llama-3-8b"), scheme), machine("h100"), use).largest_batch;
+    return predict(stored(known_spec("llama-3-8b"), scheme), known("h100"), use).largest_batch;
   };
   const double free16 = 0.9 * 80e9 - 16.06e9, row = 131072.0 * 8192;
   EXPECT_NEAR(static_cast<double>(largest("bf16", "f16")), free16 / row, 1.5);
@@ -198,21 +198,21 @@ TEST(Defects, ThreeMatricesInAGatedMlp) {
 }
 
 TEST(Defects, WeightOnlyRunsOnTheUnitsOfSixteenBits) {
-  const Hardware& h100 = machine("h100");
+  const Hardware& h100 = known("h100");
   EXPECT_EQ(executed_code(parse_scheme("int4:g128"), {}, h100), "bf16");
   EXPECT_EQ(executed_code(parse_scheme("e4m3:channel"), {}, h100), "bf16");
   const Activation int8 = parse_activation("int8:token"), fp8 = parse_activation("e4m3:token");
   EXPECT_EQ(executed_code(parse_scheme("int8:channel"), int8, h100), "int8");
   EXPECT_EQ(executed_code(parse_scheme("int4:g128"), int8, h100), "int8");
   EXPECT_EQ(executed_code(parse_scheme("e4m3:channel"), fp8, h100), "fp8");
-  EXPECT_EQ(executed_code(parse_scheme("e4m3:channel"), fp8, machine("a100")), "bf16")
+  EXPECT_EQ(executed_code(parse_scheme("e4m3:channel"), fp8, known("a100")), "bf16")
       << "no such unit there";
 }
 
 TEST(Defects, RatesAreDenseAndDecimal) {
-  EXPECT_EQ(*machine("l40s").rate_of("fp8"), 733e12);
-  EXPECT_EQ(machine("h100").bytes_per_second, 3350e9);
-  EXPECT_EQ(machine("h100").memory_bytes, 80e9);
+  EXPECT_EQ(*known("l40s").rate_of("fp8"), 733e12);
+  EXPECT_EQ(known("h100").bytes_per_second, 3350e9);
+  EXPECT_EQ(known("h100").memory_bytes, 80e9);
   for (const Hardware& h : known_hardware())
     for (const char* figure : {"memory_gb", "bandwidth_gbs"})
       EXPECT_TRUE(h.sources.contains(figure)) << h.name;
@@ -245,10 +245,10 @@ TEST(Identities, GroupedWithAsManyHeadsIsMultiHead) {
 }
 
 TEST(Hardware, NamesAreFoundAsPeopleWriteThem) {
-  EXPECT_EQ(machine("H100").name, "H100 SXM5");
-  EXPECT_EQ(machine("rtx 4090").name, "RTX 4090");
+  EXPECT_EQ(known("H100").name, "H100 SXM5");
+  EXPECT_EQ(known("rtx 4090").name, "RTX 4090");
   try {
-    machine("H1000");
+    known("H1000");
     FAIL();
   } catch (const Error& e) {
     EXPECT_EQ(e.code, "HW-005");

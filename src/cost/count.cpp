@@ -14,8 +14,6 @@
 namespace pare {
 namespace {
 
-double real(i64 n) { return static_cast<double>(n); }
-
 // Multiply-adds of one input, companions included.
 double multiply_adds(const Linear& l) {
   if (!l.present()) return 0;

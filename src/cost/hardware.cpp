@@ -161,8 +161,6 @@ std::string pares_floats(const Scheme& s, const Hardware& h) {
   return terms ? "bf16x3" : "f32";
 }
 
-bool float8(Code code) { return code == Code::e4m3 || code == Code::e5m2; }
-
 }  // namespace
 
 std::optional<double> Hardware::rate_of(std::string_view code) const {
@@ -207,7 +205,7 @@ std::string executed_code(const Scheme& s, const Activation& a, const Hardware& 
     if (bits(a.code) <= 4 && bits(s.code) <= 4 && has("int4")) return "int4";
     if (has("int8")) return "int8";
   }
-  if (float8(a.code) && has("fp8") && (float8(s.code) || bits(s.code) <= 4)) return "fp8";
+  if (is_float8(a.code) && has("fp8") && (is_float8(s.code) || bits(s.code) <= 4)) return "fp8";
   if (a.code == Code::e2m1 && s.code == Code::e2m1 && has("fp4")) return "fp4";
   return pare_runs_on(h) ? pares_floats(s, h) : sixteen;
 }

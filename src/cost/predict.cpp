@@ -14,8 +14,6 @@
 namespace pare {
 namespace {
 
-double real(i64 n) { return static_cast<double>(n); }
-
 OperationTime time_of(Operation op, const Hardware& h) {
   OperationTime t;
   t.code = op.product ? executed_code(op.scheme, op.activation, h)

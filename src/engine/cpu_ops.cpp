@@ -69,10 +69,6 @@ AttendCall call_for(const CpuOps::Block& b, const Piece& piece) {
   return c;
 }
 
-KvStore& store_of(const Piece& piece, i64 store) {
-  return piece.cache->stores[static_cast<std::size_t>(store)];
-}
-
 i64 rows_of(const std::vector<KvSegment>& segments) {
   i64 rows = 0;
   for (const KvSegment& s : segments) rows += s.count;
@@ -362,15 +358,17 @@ void CpuOps::run_calls() {
       work += static_cast<double>(call.q.rows * call.heads) *
               static_cast<double>(s.count * (call.qk_dim + call.v_dim));
   }
-  pool_.run(total, work < worth_threads ? total : 1, [&](i64 begin, i64 end) {
-    i64 first = 0;
+  const auto item = [&](i64 i) {
     for (const AttendCall& call : calls_) {
-      const i64 items = attend_items(call), from = std::max(begin, first),
-                to = std::min(end, first + items);
-      if (from < to) pare::attend(call, from - first, to - first, isa_);
-      first += items;
+      if (const i64 items = attend_items(call); i >= items)
+        i -= items;
+      else
+        return pare::attend(call, i, i + 1, isa_);
     }
-  });
+  };
+  // Later queries see more keys, so items are not alike.
+  if (work >= worth_threads) return pool_.share(total, item);
+  for (i64 i = 0; i < total; i++) item(i);
 }
 
 // What later blocks still read stays open until the chunk ends (Engine commits it).

@@ -36,6 +36,10 @@ struct Piece {
   i64 length = 0;          // of the sequence when the step ends: what stretched frequencies go by
 };
 
+inline KvStore& store_of(const Piece& piece, i64 store) {
+  return piece.cache->stores[static_cast<std::size_t>(store)];
+}
+
 // Tokens that run together.
 struct Chunk {
   std::vector<std::int32_t> tokens;

@@ -14,7 +14,7 @@ namespace {
 
 using testing::Ids;
 using testing::NamedSpec;
-constexpr double tolerance = 1.6e-4;
+constexpr double within = 1.6e-4;
 constexpr std::uint64_t seed = 20240229;
 
 Ids random_ids(i64 count, i64 vocab, std::uint64_t stream) {
@@ -47,9 +47,9 @@ TEST_P(Forward, EveryClassOfMachineGivesTheReference) {
   for (unsigned isa : testing::classes_here()) {
     SCOPED_TRACE(isa_name(isa));
     Engine engine(model_, pool_, testing::options_with(isa));
-    EXPECT_LT(testing::difference(testing::logits_of(engine, ids_), want_), tolerance);
+    EXPECT_LT(testing::difference(testing::logits_of(engine, ids_), want_), within);
     for (i64 tokens : {1, 2, 7})
-      EXPECT_LT(testing::difference(testing::logits_of(engine, ids_, tokens), want_), tolerance)
+      EXPECT_LT(testing::difference(testing::logits_of(engine, ids_, tokens), want_), within)
           << "in steps of " << tokens;
   }
 }
@@ -57,14 +57,14 @@ TEST_P(Forward, EveryClassOfMachineGivesTheReference) {
 TEST_P(Forward, TheReferenceDoesNotDependOnTheSteps) {
   Engine reference(model_, pool_, testing::reference_options());
   for (i64 tokens : {1, 5})
-    EXPECT_LT(testing::difference(testing::logits_of(reference, ids_, tokens), want_), tolerance);
+    EXPECT_LT(testing::difference(testing::logits_of(reference, ids_, tokens), want_), within);
 }
 
 TEST_P(Forward, ChunksAndBatchesChangeNothing) {
   EngineOptions options;
   options.chunk_tokens = 6;
   Engine engine(model_, pool_, options), reference(model_, pool_, testing::reference_options());
-  EXPECT_LT(testing::difference(testing::logits_of(engine, ids_), want_), tolerance);
+  EXPECT_LT(testing::difference(testing::logits_of(engine, ids_), want_), within);
 
   // Three sequences of different lengths, prefilled together, then a token each together.
   const i64 vocab = engine.spec().vocab;
@@ -87,7 +87,7 @@ TEST_P(Forward, ChunksAndBatchesChangeNothing) {
     const std::vector<float> alone = testing::logits_of(reference, all[s]);
     const std::vector<float> last(alone.end() - vocab, alone.end());
     const auto row = together.begin() + static_cast<std::ptrdiff_t>(s) * vocab;
-    EXPECT_LT(testing::difference({row, row + vocab}, last), tolerance) << "sequence " << s;
+    EXPECT_LT(testing::difference({row, row + vocab}, last), within) << "sequence " << s;
     EXPECT_EQ(caches[s].size(), static_cast<i64>(all[s].size()));
   }
 }
@@ -141,7 +141,7 @@ TEST_P(Forward, ATruncatedCacheGoesOnAsIfNothingHadBeen) {
   }
   cache.truncate(12);
   const std::vector<float> rest = run(ids.subspan(12));
-  EXPECT_LT(testing::difference(rest, {want_.begin() + 12 * vocab, want_.end()}), tolerance);
+  EXPECT_LT(testing::difference(rest, {want_.begin() + 12 * vocab, want_.end()}), within);
 }
 
 INSTANTIATE_TEST_SUITE_P(Specs, Forward, ::testing::ValuesIn(testing::all_specs()),
@@ -203,7 +203,7 @@ TEST(LongRope, CrossingTheSwitchRunsTheSequenceAgain) {
     const std::vector<float> stepped = testing::logits_of(engine, ids, tokens);
     EXPECT_LT(testing::difference(stepped, at_once,
                                   start + static_cast<std::size_t>((tokens - 1) * spec.vocab)),
-              tolerance);
+              within);
   }
   EXPECT_GT(testing::difference(brief, {at_once.begin(), at_once.begin() + 9 * spec.vocab}), 1e-2);
 
@@ -212,11 +212,11 @@ TEST(LongRope, CrossingTheSwitchRunsTheSequenceAgain) {
   engine.step({&whole, 1}, Want::nothing);
   cache.truncate(8);
   const std::vector<float> last = testing::copy_of(engine.step({&again, 1}, Want::last));
-  EXPECT_LT(testing::difference(last, {brief.end() - spec.vocab, brief.end()}), tolerance);
+  EXPECT_LT(testing::difference(last, {brief.end() - spec.vocab, brief.end()}), within);
   cache.truncate(0);  // a new sequence starts short
   const Input anew{&cache, head};
   EXPECT_LT(testing::difference(testing::copy_of(engine.step({&anew, 1}, Want::all)), brief),
-            tolerance);
+            within);
 }
 
 // Keys keep the rotation they came with; the definition is Transformers'.
@@ -233,12 +233,12 @@ TEST(DynamicRope, FrequenciesFollowTheLengthOfTheSequence) {
   Engine engine(model, pool, chunked), reference(model, pool, testing::reference_options());
   const Ids ids = random_ids(20, spec.vocab, 6);
   const std::vector<float> at_once = testing::logits_of(reference, ids);
-  EXPECT_LT(testing::difference(testing::logits_of(engine, ids), at_once), tolerance)
+  EXPECT_LT(testing::difference(testing::logits_of(engine, ids), at_once), within)
       << "the chunks of one step have one length";
   for (i64 tokens : {1, 4})
     EXPECT_LT(testing::difference(testing::logits_of(engine, ids, tokens),
                                   testing::logits_of(reference, ids, tokens)),
-              tolerance);
+              within);
   EXPECT_GT(testing::difference(testing::logits_of(engine, ids, 1), at_once), 1e-2);
 }
 

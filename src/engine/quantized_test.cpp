@@ -20,7 +20,7 @@ namespace pare {
 namespace {
 
 using testing::Ids;
-constexpr std::uint64_t seed = 41;
+constexpr std::uint64_t model_seed = 41;
 
 Spec quantized_spec(const std::string& weights, const std::string& activations, bool latent) {
   Spec s = testing::llama_like(2, 64, 16, 128);
@@ -43,7 +43,7 @@ Spec quantized_spec(const std::string& weights, const std::string& activations, 
 }
 
 Ids some_ids(i64 vocab) {
-  Random random(seed, 2);
+  Random random(model_seed, 2);
   Ids ids(19);
   for (std::int32_t& id : ids)
     id = static_cast<std::int32_t>(random.below(static_cast<std::uint64_t>(vocab)));
@@ -55,7 +55,7 @@ class Weights : public ::testing::TestWithParam<const char*> {};
 TEST_P(Weights, LogitsAreThoseOfTheReference) {
   for (bool latent : {false, true}) {
     const Spec spec = quantized_spec(GetParam(), "none", latent);
-    const Model model = random_model(spec, seed, Code::f32);
+    const Model model = random_model(spec, model_seed, Code::f32);
     Pool pool(1);
     const Ids ids = some_ids(spec.vocab);
     Engine reference(model, pool, testing::reference_options(Code::f32));
@@ -82,7 +82,7 @@ class Activations : public ::testing::TestWithParam<std::pair<const char*, const
 TEST_P(Activations, EveryProductIsTheQuantizedProduct) {
   const auto& [weights, activations] = GetParam();
   const Spec spec = quantized_spec(weights, activations, false);
-  const Model model = random_model(spec, seed, Code::f32);
+  const Model model = random_model(spec, model_seed, Code::f32);
   Pool pool(1);
   const Ids ids = some_ids(spec.vocab);
   const auto net = reference_net(model);
@@ -136,8 +136,8 @@ TEST_P(Activations, EveryProductIsTheQuantizedProduct) {
 TEST_P(Activations, LogitsAreCloseToTheReference) {
   const auto& [weights, activations] = GetParam();
   const Spec spec = quantized_spec(weights, activations, false);
-  const Model model = random_model(spec, seed, Code::f32);
-  const Model floats = random_model(quantized_spec(weights, "none", false), seed, Code::f32);
+  const Model model = random_model(spec, model_seed, Code::f32);
+  const Model floats = random_model(quantized_spec(weights, "none", false), model_seed, Code::f32);
   Pool pool(1);
   const Ids ids = some_ids(spec.vocab);
   Engine engine(model, pool, testing::options_with(isa_here(), Code::f32));
@@ -163,7 +163,7 @@ TEST(TiedEmbedding, AQuantizedOneServesBothEnds) {
     Spec spec = quantized_spec("bf16", "none", false);
     spec.tied = true;
     spec.embed = spec.head.scheme = parse_scheme(scheme);
-    const Model model = random_model(spec, seed, Code::bf16);
+    const Model model = random_model(spec, model_seed, Code::bf16);
     Pool pool(1);
     const Ids ids = some_ids(spec.vocab);
     Engine exact(model, pool, testing::options_with(isa_here(), Code::f32));

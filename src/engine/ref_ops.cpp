@@ -14,10 +14,6 @@ RefOps::Array make(i64 rows, i64 cols) {
   return {std::vector<float>(static_cast<std::size_t>(rows * cols)), rows, cols};
 }
 
-KvStore& store_of(const Piece& piece, i64 store) {
-  return piece.cache->stores[static_cast<std::size_t>(store)];
-}
-
 AttendCall call_for(const Attention& a, const Piece& piece, const std::vector<float>& sink_logits) {
   AttendCall c;
   c.heads = a.heads;

@@ -30,15 +30,6 @@ fs::path expanded(const std::string& text) {
   return fs::path(home) / fs::path(text.substr(std::min<std::size_t>(2, text.size())));
 }
 
-std::vector<std::string> names_in(const fs::path& folder) {
-  std::vector<std::string> names;
-  std::error_code status;
-  for (fs::directory_iterator it(folder, status), end; !status && it != end; it.increment(status))
-    names.push_back(it->path().filename().string());
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
 struct Reference {
   std::string name, revision;  // "org/name", "main"
 };

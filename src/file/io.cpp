@@ -222,6 +222,15 @@ fs::path containing_root(const fs::path& folder) {
   return hub ? model : real;
 }
 
+std::vector<std::string> names_in(const fs::path& folder) {
+  std::vector<std::string> names;
+  std::error_code status;
+  for (fs::directory_iterator it(folder, status), end; !status && it != end; it.increment(status))
+    names.push_back(it->path().filename().string());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
 bool is_below(const fs::path& path, const fs::path& root) {
   const auto [at, unused] = std::mismatch(root.begin(), root.end(), path.begin(), path.end());
   return at == root.end();

@@ -33,6 +33,9 @@ std::string read_text_file_in(const std::filesystem::path& folder, const std::st
 // The folder below which the files of `folder` may lie, by the rule above; links resolved.
 std::filesystem::path containing_root(const std::filesystem::path& folder);
 
+// Names of what lies in a folder, sorted; none of one that cannot be read.
+std::vector<std::string> names_in(const std::filesystem::path& folder);
+
 // True for `path` itself and all that lies below `root`; both without links (fs::canonical).
 bool is_below(const std::filesystem::path& path, const std::filesystem::path& root);
 

@@ -18,14 +18,6 @@ namespace {
 namespace fs = std::filesystem;
 using Kind = Publisher::Kind;
 
-std::vector<std::string> names_in(const fs::path& folder) {
-  std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(folder))
-    names.push_back(entry.path().filename().string());
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
 void publish(const fs::path& target, const std::string& text, bool force) {
   Publisher p(target, force, Kind::folder);
   write_text(p.path() / "config.json", text);

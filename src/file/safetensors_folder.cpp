@@ -21,19 +21,10 @@ constexpr std::size_t index_bytes_limit = std::size_t{1} << 28, shard_limit = 1u
 constexpr const char *single_name = "model.safetensors",
                      *index_name = "model.safetensors.index.json";
 
-[[noreturn]] void bad(std::string_view code, const std::string& what, std::string message,
-                      std::vector<Fact> facts = {}, std::string hint = {}) {
+[[noreturn]] void refuse(std::string_view code, const std::string& what, std::string message,
+                         std::vector<Fact> facts = {}, std::string hint = {}) {
   facts.insert(facts.begin(), {"file", what});
   fail_input(code, std::move(message), std::move(facts), std::move(hint));
-}
-
-std::vector<std::string> names_in(const fs::path& folder) {
-  std::vector<std::string> names;
-  std::error_code status;
-  for (fs::directory_iterator it(folder, status), end; !status && it != end; it.increment(status))
-    names.push_back(it->path().filename().string());
-  std::sort(names.begin(), names.end());
-  return names;
 }
 
 // "model-00002-of-00005.safetensors"
@@ -53,7 +44,8 @@ void read_shard(const fs::path& folder, const std::string& shard, const ShardOf&
   for (StoredTensor& t : parse_safetensors(map_file_in(folder, shard), what).tensors) {
     const auto it = shard_of.find(t.name);
     if (it == shard_of.end() || it->second != shard)
-      bad("ST-024", what, "a tensor is not where the index says",
+      refuse(
+          "ST-024", what, "a tensor is not where the index says",
           {{"tensor", pare::quoted(t.name)},
            {"need", it == shard_of.end() ? "an entry in the index" : pare::quoted(it->second)}},
           "the shards and the index are of different versions; copy or download the folder again");
@@ -65,12 +57,12 @@ void check_presence(const fs::path& folder, const std::set<std::string>& shards,
                     const std::vector<std::string>& present, const std::string& what) {
   for (const std::string& shard : shards)
     if (!std::binary_search(present.begin(), present.end(), shard))
-      bad("ST-023", what, "a shard is missing", {{"shard", pare::quoted(shard)}},
-          "copy or download the file");
+      refuse("ST-023", what, "a shard is missing", {{"shard", pare::quoted(shard)}},
+             "copy or download the file");
   for (const std::string& name : present)
     if (is_numbered_shard(name) && !shards.contains(name))
-      bad("ST-027", (folder / name).string(), "the index does not name this shard", {},
-          "remove it if it is stale; otherwise the index is");
+      refuse("ST-027", (folder / name).string(), "the index does not name this shard", {},
+             "remove it if it is stale; otherwise the index is");
 }
 
 std::vector<StoredTensor> open_index(const fs::path& folder, const SafetensorsIndex& index,
@@ -89,8 +81,8 @@ std::vector<StoredTensor> open_index(const fs::path& folder, const SafetensorsIn
     for (const StoredTensor& t : all) seen.insert(t.name);
     for (const auto& [name, shard] : index.shard_of)
       if (!seen.contains(name))
-        bad("ST-025", (folder / shard).string(), "a tensor of the index is not in its shard",
-            {{"tensor", pare::quoted(name)}});
+        refuse("ST-025", (folder / shard).string(), "a tensor of the index is not in its shard",
+               {{"tensor", pare::quoted(name)}});
   }
   i64 total = 0;
   for (const StoredTensor& t : all) total += static_cast<i64>(t.bytes.size());
@@ -108,16 +100,17 @@ std::vector<StoredTensor> open_index(const fs::path& folder, const SafetensorsIn
     return false;
   };
   if (has({".gguf"}))
-    bad("ST-020", folder.string(), "the folder has no safetensors weights, but a GGUF file", {},
-        "give the .gguf file itself");
+    refuse("ST-020", folder.string(), "the folder has no safetensors weights, but a GGUF file", {},
+           "give the .gguf file itself");
   if (has({".bin", ".pt", ".pth", ".ckpt", ".pkl"}))
-    bad("ST-020", folder.string(),
+    refuse(
+        "ST-020", folder.string(),
         "the folder has only pickled weights (.bin, .pt), which can run code when they are opened",
         {},
         "convert it first: load it in Transformers and call save_pretrained(folder, "
         "safe_serialization=True)");
-  bad("ST-020", folder.string(),
-      "the folder has no model.safetensors and no model.safetensors.index.json");
+  refuse("ST-020", folder.string(),
+         "the folder has no model.safetensors and no model.safetensors.index.json");
 }
 
 }  // namespace
@@ -127,20 +120,21 @@ SafetensorsIndex parse_safetensors_index(std::string_view text, const std::strin
   limits.depth = 8;
   const Json index = parse_json(text, what, limits);
   const Json* map = index.find("weight_map");
-  if (map == nullptr || !map->is_object()) bad("ST-021", what, "the index has no weight_map");
+  if (map == nullptr || !map->is_object()) refuse("ST-021", what, "the index has no weight_map");
   SafetensorsIndex result;
   std::set<std::string> shards;
   for (const Json::Member& m : map->as_object()) {
     if (!m.second.is_string() || !is_plain_name(m.second.as_string()))
-      bad("ST-022", what, "a shard is not a plain file name",
-          {{"tensor", pare::quoted(m.first)},
-           {"found",
-            m.second.is_string() ? pare::quoted(m.second.as_string()) : m.second.type_name()}});
+      refuse("ST-022", what, "a shard is not a plain file name",
+             {{"tensor", pare::quoted(m.first)},
+              {"found",
+               m.second.is_string() ? pare::quoted(m.second.as_string()) : m.second.type_name()}});
     result.shard_of.emplace_back(m.first, m.second.as_string());
     shards.insert(m.second.as_string());
   }
   if (shards.empty() || shards.size() > shard_limit)
-    bad("ST-021", what, "the index names no shard, or too many",
+    refuse(
+        "ST-021", what, "the index names no shard, or too many",
         {{"found", std::to_string(shards.size())}, {"need", fmt::format("1 to {}", shard_limit)}});
   if (const Json* metadata = index.find("metadata"); metadata != nullptr)
     if (const Json* total = metadata->find("total_size"); total != nullptr && total->is_number())
@@ -164,8 +158,9 @@ std::vector<StoredTensor> open_safetensors_folder(const fs::path& folder,
       read_text_file_in(folder, index_name, index_bytes_limit), (folder / index_name).string());
   if (one && std::none_of(index.shard_of.begin(), index.shard_of.end(),
                           [](const auto& entry) { return entry.second == single_name; }))
-    bad("ST-026", folder.string(), "there are both model.safetensors and an index of other shards",
-        {}, "remove the one that is stale");
+    refuse("ST-026", folder.string(),
+           "there are both model.safetensors and an index of other shards", {},
+           "remove the one that is stale");
   return open_index(folder, index, present, warnings);
 }
 

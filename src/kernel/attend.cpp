@@ -99,7 +99,7 @@ AttendJob job_of(const AttendCall& c, i64 item) {
   i64 width = 0;  // of the rows that parameters are spread over
   for (const KvSegment& s : c.segments) width = std::max({width, s.k.width, s.v.width});
   j.scratch =
-      scratch(queries * (qk + vd + attend_keys) + attend_keys * (qk + vd) +
+      scratch(queries * (qk + vd + attend_keys) + attend_keys * (2 * qk + vd) +
               4 * padded(width + attend_padding) + 2 * padded(queries) + 12 * attend_padding);
   return j;
 }

@@ -176,7 +176,7 @@ template <int N>
 struct Count {};
 
 struct Buffers {
-  float *q, *k, *v, *scores, *out, *top, *total;
+  float *q, *k, *v, *turned, *scores, *out, *top, *total;
   Spread k_spread, v_spread;
   i64 qk, vd;  // padded sizes
 };
@@ -195,6 +195,7 @@ Buffers buffers_of(const AttendJob& j) {
   b.q = take(queries * b.qk);
   b.k = take(attend_keys * b.qk);
   b.v = take(attend_keys * b.vd);
+  b.turned = take(attend_keys * b.qk);
   b.scores = take(queries * attend_keys);
   b.out = take(queries * b.vd);
   b.top = take(queries);
@@ -233,6 +234,44 @@ void score_rows(const Buffers& b, i64 query, i64 keys) {
   for (; k < keys; k++) block(Count<1>{});
 }
 
+// Keys side by side, (qk, attend_keys): with many queries a lane is a key of its own, and nothing
+// is summed across lanes.
+void turn_keys(const Buffers& b, i64 keys) {
+  for (i64 k = 0; k < keys; k += L)
+    for (i64 d = 0; d < b.qk; d += L) {
+      V square[L];
+      for (int i = 0; i < L; i++) square[i] = load(b.k + (k + i) * b.qk + d);
+      transpose(square);
+      for (int i = 0; i < L; i++) store(b.turned + (d + i) * attend_keys + k, square[i]);
+    }
+}
+
+constexpr i64 many_queries = 16;  // from which turning pays
+
+// As score_rows, from turned keys.
+template <int R>
+void score_turned(const Buffers& b, i64 query, i64 keys) {
+  const float* q = b.q + query * b.qk;
+  for (i64 k = 0; k < keys; k += 2 * L) {
+    V acc[2 * R];
+    unrolled<2 * R>([&](auto i) { acc[i] = set1(0.0f); });
+    const float* at = b.turned + k;
+    for (i64 d = 0; d < b.qk; d++, at += attend_keys) {
+      const V near = load(at), far = load(at + L);
+      unrolled<R>([&](auto r) {
+        const V x = set1(q[r * b.qk + d]);
+        acc[2 * r] = fma(x, near, acc[2 * r]);
+        acc[2 * r + 1] = fma(x, far, acc[2 * r + 1]);
+      });
+    }
+    unrolled<R>([&](auto r) {
+      float* to = b.scores + (query + r) * attend_keys + k;
+      store(to, acc[2 * r]);
+      store(to + L, acc[2 * r + 1]);
+    });
+  }
+}
+
 i64 packed_end(const AttendJob& j, i64 query) {
   const i64 old = query + 1 - j.wait - j.kept;
   return j.kept + (old > 0 ? old / j.group_positions * j.group_positions : 0);
@@ -247,36 +286,43 @@ i64 position_of(const KvSegment& s, i64 slot) {
   return s.positions != nullptr ? s.positions[slot] : s.first + slot;
 }
 
+// Of a segment nothing is hidden but what comes after a query.
+bool causal(const AttendJob& j, const KvSegment& s) {
+  return s.form == KvForm::only && s.positions == nullptr && j.window == 0;
+}
+
 // Scaling, soft cap, mask, running maximum and sum; scores become weights.
 void soften(const AttendJob& j, const Buffers& b, const KvSegment& s, i64 slot0, i64 keys,
             bool all_visible) {
-  const i64 queries = j.group * j.tokens;
+  const i64 queries = j.group * j.tokens, width = (keys + L - 1) / L * L;
   for (i64 r = 0; r < queries; r++) {
     float* row = b.scores + r * attend_keys;
     const i64 query = j.first_position + r / j.group;
-    for (i64 k = keys; k < attend_keys; k++) row[k] = minus_infinity;
     V most = set1(minus_infinity);
-    for (i64 k = 0; k < attend_keys; k += L) {
+    for (i64 k = 0; k < width; k += L) {
       V x = mul(load(row + k), set1(j.scale));
       if (j.softcap > 0) x = mul(set1(j.softcap), tanh_of(div(x, set1(j.softcap))));
       store(row + k, x);
     }
-    for (i64 k = keys; k < attend_keys; k++) row[k] = minus_infinity;
-    if (!all_visible) {
+    for (i64 k = keys; k < width; k++) row[k] = minus_infinity;
+    if (!all_visible && causal(j, s)) {
+      const i64 seen = query + 1 - s.first - slot0;
+      for (i64 k = seen > 0 ? seen : 0; k < keys; k++) row[k] = minus_infinity;
+    } else if (!all_visible) {
       const i64 end = packed_end(j, query);
       for (i64 k = 0; k < keys; k++)
         if (!visible(j, s.form, end, position_of(s, slot0 + k), query)) row[k] = minus_infinity;
     }
-    for (i64 k = 0; k < attend_keys; k += L) most = max(most, load(row + k));
+    for (i64 k = 0; k < width; k += L) most = max(most, load(row + k));
     const float top = largest(most);
     if (top == minus_infinity) {  // no key of this block is seen: weights are zero
-      for (i64 k = 0; k < attend_keys; k += L) store(row + k, set1(0.0f));
+      for (i64 k = 0; k < width; k += L) store(row + k, set1(0.0f));
       continue;
     }
     const float before = b.top[r], now = top > before ? top : before;
     const float shrink = before == minus_infinity ? 0.0f : __builtin_expf(before - now);
     V part = set1(0.0f);
-    for (i64 k = 0; k < attend_keys; k += L) {
+    for (i64 k = 0; k < width; k += L) {
       const V x = load(row + k);
       V e = exp(sub(max(x, set1(now - 100.0f)), set1(now)));
       e = choose_below(x, set1(now - 87.0f), set1(0.0f), e);
@@ -291,18 +337,28 @@ void soften(const AttendJob& j, const Buffers& b, const KvSegment& s, i64 slot0,
   }
 }
 
+template <int R, int N>
+void mix_columns(const Buffers& b, i64 query, i64 keys, i64 d) {
+  V acc[R * N];
+  float* out = b.out + query * b.vd + d;
+  const float *weights = b.scores + query * attend_keys, *value = b.v + d;
+  unrolled<R * N>([&](auto i) { acc[i] = load(out + i / N * b.vd + i % N * L); });
+  for (i64 k = 0; k < keys; k++, value += b.vd) {
+    V part[N];
+    unrolled<N>([&](auto n) { part[n] = load(value + n * L); });
+    unrolled<R>([&](auto r) {
+      const V weight = set1(weights[r * attend_keys + k]);
+      unrolled<N>([&](auto n) { acc[r * N + n] = fma(weight, part[n], acc[r * N + n]); });
+    });
+  }
+  unrolled<R * N>([&](auto i) { store(out + i / N * b.vd + i % N * L, acc[i]); });
+}
+
 template <int R>
 void mix_rows(const Buffers& b, i64 query, i64 keys) {
-  for (i64 d = 0; d < b.vd; d += L) {
-    V acc[R];
-    for (int r = 0; r < R; r++) acc[r] = load(b.out + (query + r) * b.vd + d);
-    for (i64 k = 0; k < keys; k++) {
-      const V value = load(b.v + k * b.vd + d);
-      for (int r = 0; r < R; r++)
-        acc[r] = fma(set1(b.scores[(query + r) * attend_keys + k]), value, acc[r]);
-    }
-    for (int r = 0; r < R; r++) store(b.out + (query + r) * b.vd + d, acc[r]);
-  }
+  i64 d = 0;
+  for (; d + 2 * L <= b.vd; d += 2 * L) mix_columns<R, 2>(b, query, keys, d);
+  for (; d < b.vd; d += L) mix_columns<R, 1>(b, query, keys, d);
 }
 
 enum class Seen { nobody, some, everybody };
@@ -330,18 +386,35 @@ Seen seen(const AttendJob& j, const KvSegment& s, i64 slot0, i64 keys) {
   return in_window && in_form ? Seen::everybody : Seen::some;
 }
 
+// Some rows at a time: six while there are, then two, then one.
+template <class F>
+void each_rows(i64 queries, const F& f) {
+  i64 r = 0;
+  for (; r + 6 <= queries; r += 6) f(Count<6>{}, r);
+  for (; r + 2 <= queries; r += 2) f(Count<2>{}, r);
+  for (; r < queries; r++) f(Count<1>{}, r);
+}
+
 void attend_block(const AttendJob& j, Buffers& b, const KvSegment& s, i64 slot0, i64 keys) {
   const Seen by = seen(j, s, slot0, keys);
   if (by == Seen::nobody) return;
+  if (causal(j, s)) {  // what comes after the last query is never looked at
+    const i64 most = j.first_position + j.tokens - s.first - slot0;
+    keys = keys < most ? keys : most;
+  }
   unpack_rows(s.k, b.k_spread, j.kv_head, slot0, keys, j.qk_dim, b.k);
   unpack_rows(s.v, b.v_spread, j.kv_head, slot0, keys, j.v_dim, b.v);
   const i64 queries = j.group * j.tokens;
-  i64 r = 0;
-  for (; r + 4 <= queries; r += 4) score_rows<4>(b, r, keys);
-  for (; r < queries; r++) score_rows<1>(b, r, keys);
+  if (queries >= many_queries) {
+    turn_keys(b, keys);
+    each_rows(queries, [&]<int R>(Count<R>, i64 r) { score_turned<R>(b, r, keys); });
+  } else {
+    i64 r = 0;
+    for (; r + 4 <= queries; r += 4) score_rows<4>(b, r, keys);
+    for (; r < queries; r++) score_rows<1>(b, r, keys);
+  }
   soften(j, b, s, slot0, keys, by == Seen::everybody);
-  for (r = 0; r + 4 <= queries; r += 4) mix_rows<4>(b, r, keys);
-  for (; r < queries; r++) mix_rows<1>(b, r, keys);
+  each_rows(queries, [&]<int R>(Count<R>, i64 r) { mix_rows<R>(b, r, keys); });
 }
 
 void attend_job(const AttendJob& j) {

@@ -1,6 +1,7 @@
 // Attention (kernel/attend.inl) for this ISA class.
 #include "kernel/attend_job.h"
 #include "kernel/simd_avx512.h"
+#include "kernel/unrolled.h"
 
 namespace pare {
 namespace {

@@ -1,4 +1,5 @@
-// Benchmarks of one decode query over a long cache, per way of storing it: what a position costs.
+// Benchmarks of one decode query over a long cache, per way of storing it: what a position costs;
+// and of a prompt.
 #include <benchmark/benchmark.h>
 
 #include "base/random.h"
@@ -67,6 +68,31 @@ void decode_query(benchmark::State& state, const char* text) {
       benchmark::Counter(count * 1e-9 * static_cast<double>(bytes), benchmark::Counter::kIsRate);
   state.counters["MB"] = static_cast<double>(bytes) * 1e-6;
 }
+
+// Each query sees those before it, so half of the products are made.
+void prompt(benchmark::State& state) {
+  const i64 tokens = state.range(0);
+  const KvScheme scheme = parse_kv_scheme("f16");
+  const Rows k(scheme.keys), v(scheme.values);
+  std::vector<float> q(static_cast<std::size_t>(tokens * heads * dim), 0.1f), out(q.size());
+  AttendCall call;
+  call.q = {q.data(), tokens, heads * dim};
+  call.out = {out.data(), tokens, heads * dim};
+  call.heads = heads, call.kv_heads = kv_heads, call.qk_dim = call.v_dim = dim;
+  call.segments.resize(1);
+  call.segments[0].count = tokens;
+  call.segments[0].k = k.view;
+  call.segments[0].v = v.view;
+  for (auto _ : state) {
+    attend(call, 0, attend_items(call), isa_here());
+    benchmark::DoNotOptimize(out.data());
+  }
+  state.counters["GFLOP/s"] =
+      benchmark::Counter(static_cast<double>(state.iterations()) * 2e-9 *
+                             static_cast<double>(tokens * (tokens + 1) * heads * dim),
+                         benchmark::Counter::kIsRate);
+}
+BENCHMARK(prompt)->Arg(64)->Arg(512)->Arg(2048)->Unit(benchmark::kMillisecond);
 
 const bool registered = [] {
   for (const char* text :

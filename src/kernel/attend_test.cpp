@@ -11,23 +11,10 @@
 #include <limits>
 
 #include "base/random.h"
+#include "kernel/testing.h"
 
 namespace pare {
 namespace {
-
-std::vector<unsigned> classes() {
-  std::vector<unsigned> list = {isa_scalar};
-  if (isa_here() & isa_avx2) list.push_back(isa_avx2);
-  if (isa_here() & isa_avx512) list.push_back(isa_avx2 | isa_avx512);
-  return list;
-}
-
-std::vector<float> normal(i64 n, std::uint64_t seed) {
-  Random random(seed);
-  std::vector<float> x(static_cast<std::size_t>(n));
-  for (float& v : x) v = static_cast<float>(random.normal());
-  return x;
-}
 
 // Rows (heads, count) of random numbers; per channel, count is filled up to whole groups.
 struct Rows {

@@ -12,11 +12,9 @@
 namespace pare {
 namespace {
 
-i64 up(i64 a, i64 b) { return (a + b - 1) / b; }
-
 // Tiles on and above the diagonal, in the order in which they lie in memory.
 struct TileGrid {
-  i64 n, edge = up(n, outer_tile);
+  i64 n, edge = ceil_div(n, outer_tile);
 
   i64 count() const { return edge * (edge + 1) / 2; }
   static i64 elements() { return outer_tile * outer_tile; }
@@ -47,12 +45,12 @@ void add_tile(const PanelKernel<float, double>& kernel, const float* panels, i64
 GramSum::GramSum(i64 n, unsigned isa) : n_(n), isa_(isa) {
   PARE_CHECK(n > 0);
   const i64 w = panel_kernel<float, double>(isa).width;
-  panels_.resize(static_cast<std::size_t>(up(n, w) * w * outer_depth));
+  panels_.resize(static_cast<std::size_t>(ceil_div(n, w) * w * outer_depth));
   sums_.resize(static_cast<std::size_t>(TileGrid{n}.count() * TileGrid::elements()));
 }
 
 i64 GramSum::bytes(i64 n) {
-  return 8 * TileGrid{n}.count() * TileGrid::elements() + 4 * outer_depth * up(n, 48) * 48;
+  return 8 * TileGrid{n}.count() * TileGrid::elements() + 4 * outer_depth * ceil_div(n, 48) * 48;
 }
 
 void GramSum::add(Matrix<const float> x, Pool& pool) {
@@ -62,7 +60,7 @@ void GramSum::add(Matrix<const float> x, Pool& pool) {
     const i64 count = std::min(outer_depth - waiting_, x.rows - row);
     // Small additions stay on one thread: waking another costs more.
     const i64 grain = std::max<i64>(1, (i64{1} << 16) / (w * count));
-    pool.run(up(n_, w), grain, [&](i64 begin, i64 end) {
+    pool.run(ceil_div(n_, w), grain, [&](i64 begin, i64 end) {
       for (i64 k = 0; k < count; k++)
         for (i64 p = begin; p < end; p++)
           std::copy_n(x.row(row + k) + p * w, std::min(w, n_ - p * w),
@@ -78,11 +76,9 @@ void GramSum::add(Matrix<const float> x, Pool& pool) {
 void GramSum::flush(Pool& pool) {
   const PanelKernel<float, double> kernel = panel_kernel<float, double>(isa_);
   const TileGrid grid{n_};
-  pool.run(grid.count(), 1, [&](i64 begin, i64 end) {
-    for (i64 t = begin; t < end; t++) {
-      const auto [row, col] = grid.at(t);
-      add_tile(kernel, panels_.data(), waiting_, n_, row, col, sums_.data() + t * grid.elements());
-    }
+  pool.share(grid.count(), [&](i64 t) {
+    const auto [row, col] = grid.at(t);
+    add_tile(kernel, panels_.data(), waiting_, n_, row, col, sums_.data() + t * grid.elements());
   });
   waiting_ = 0;
 }

@@ -6,24 +6,10 @@
 
 #include "base/random.h"
 #include "kernel/outer.h"
+#include "kernel/testing.h"
 
 namespace pare {
 namespace {
-
-std::vector<unsigned> classes() {
-  std::vector<unsigned> list = {isa_scalar};
-  if (isa_here() & isa_avx2) list.push_back(isa_avx2);
-  if (isa_here() & isa_avx512) list.push_back(isa_avx2 | isa_avx512);
-  return list;
-}
-
-template <class T>
-std::vector<T> normal(i64 n, std::uint64_t seed) {
-  Random random(seed);
-  std::vector<T> x(static_cast<std::size_t>(n));
-  for (T& v : x) v = static_cast<T>(random.normal());
-  return x;
-}
 
 template <class T>
 void expect_sums(i64 k, i64 m, i64 n, Outer op, double eps) {

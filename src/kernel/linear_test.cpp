@@ -11,28 +11,12 @@
 
 #include "base/random.h"
 #include "kernel/rows.h"
+#include "kernel/testing.h"
 #include "number/encode.h"
 #include "support.h"
 
 namespace pare {
 namespace {
-
-std::vector<float> normal(i64 n, std::uint64_t seed, double scale = 1) {
-  Random random(seed);
-  std::vector<float> x(static_cast<std::size_t>(n));
-  for (float& v : x) v = static_cast<float>(random.normal() * scale);
-  return x;
-}
-
-// The classes this machine has, each with those before it.
-std::vector<unsigned> classes() {
-  std::vector<unsigned> list = {isa_scalar};
-  const unsigned here = isa_here();
-  if (here & isa_avx2) list.push_back(isa_avx2);
-  if (here & isa_avx512) list.push_back(isa_avx2 | isa_avx512);
-  if (here & isa_amx) list.push_back(isa_avx2 | isa_avx512 | isa_amx);
-  return list;
-}
 
 const char* const schemes[] = {
     "f32",           "f16",          "bf16",          "int8:channel", "int8:g128", "int8:g32",
@@ -60,7 +44,7 @@ double float_bound(const Tensor& t, const std::vector<float>& decoded, i64 r, co
 
 TEST(Linear, EveryRowAgreesWithTheDefinition) {
   std::set<std::string_view> used;
-  for (unsigned isa : classes())
+  for (unsigned isa : classes(isa_amx))
     for (const char* text : schemes)
       for (const auto& [rows, cols] :
            {std::pair<i64, i64>{7, 300}, {57, 256}, {16, 65}, {5, 1100}}) {
@@ -102,7 +86,7 @@ TEST(Linear, TilesOfManyInputsAgreeWithTheDefinition) {
       const std::vector<float> decoded = decode(t);
       std::vector<float> want(static_cast<std::size_t>(most * rows));
       linear_reference(t, {}, 0, {x.data(), most, cols}, {want.data(), most, rows});
-      for (unsigned isa : classes())
+      for (unsigned isa : classes(isa_amx))
         for (i64 batch : {12, 16, 17, 33, 67}) {
           if (isa == isa_scalar) continue;
           Pool pool(static_cast<int>(1 + batch % 3));
@@ -143,7 +127,7 @@ TEST(Linear, ThreeTermsAreAFloat) {
 
 TEST(Linear, IntegerInputsAreMultipliedAsIntegers) {
   std::set<std::string_view> used;
-  for (unsigned isa : classes())
+  for (unsigned isa : classes(isa_amx))
     for (const char* text :
          {"int8:channel", "int8:tensor", "int8:g128", "int8:g32", "int8:g16", "int4:g128",
           "int4:g32", "int4:g64:asym", "int4:channel", "int8:g64:asym", "int3:g128", "int2:g64",
@@ -262,7 +246,7 @@ TEST(Linear, IntegerTilesOfEveryIsaHaveTheSameBits) {
       const Tensor t = quantize({w.data(), rows, cols}, parse_scheme(text));
       const CodedInputs x(most, cols);
       const std::vector<float> want = tiled_outputs(t, x);
-      for (unsigned isa : classes()) {
+      for (unsigned isa : classes(isa_amx)) {
         if ((isa & isa_avx512) == 0) continue;
         for (i64 batch : {12, 13, 16, 17, 31, 32, 33, 48, 79}) {
           Pool pool(static_cast<int>(1 + batch % 3));
@@ -287,7 +271,7 @@ TEST(Linear, OneScaleARowIsExact) {
     const Tensor t = quantize({w.data(), 40, 4096}, parse_scheme(text));
     Pool pool(2);
     std::vector<std::vector<float>> results;
-    for (unsigned isa : classes()) {
+    for (unsigned isa : classes(isa_amx)) {
       const PackedLinear packed(t, parse_activation("int8:token"), 0, isa, pool);
       results.emplace_back(3 * 40);
       packed.apply({x.data(), 3, 4096}, {results.back().data(), 3, 40}, pool);
@@ -302,7 +286,7 @@ TEST(Linear, OneScaleARowIsExact) {
 
 TEST(Linear, ThreadsAndBatchesDoNotChangeBits) {
   const std::vector<float> w = normal(101 * 384, 7), x = normal(40 * 384, 8);
-  for (unsigned isa : classes())
+  for (unsigned isa : classes(isa_amx))
     for (const char* text : {"bf16", "int4:g32", "int8:channel", "nf4:g64", "int3:g48"})
       for (const char* input : {"none", "int8:token"}) {
         if (parse_scheme(text).plain() && std::string(input) != "none") continue;

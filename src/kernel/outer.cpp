@@ -29,12 +29,10 @@ void panel_scalar(const PanelCall<T, C>& call) {
     }
 }
 
-i64 up(i64 a, i64 b) { return (a + b - 1) / b; }
-
 // Rows [0, depth) of x as panels (panels, depth, width).
 template <class T>
 Panels<T> pack(Matrix<const T> x, i64 row, i64 depth, i64 width, Pool& pool) {
-  const i64 panels = up(x.cols, width);
+  const i64 panels = ceil_div(x.cols, width);
   Panels<T> packed(static_cast<std::size_t>(panels * depth * width));
   pool.run(panels, 4, [&](i64 begin, i64 end) {
     for (i64 k = 0; k < depth; k++)
@@ -83,10 +81,8 @@ void outer_any(Outer op, Matrix<T> c, Matrix<const T> a, Matrix<const T> b, bool
     const Job<T> job{
         kernel, c, left.data(), same ? left.data() : right.data(), depth, op == Outer::subtract,
         upper};
-    pool.run(static_cast<i64>(tiles.size()), 1, [&](i64 begin, i64 end) {
-      for (i64 t = begin; t < end; t++)
-        job.tile(tiles[static_cast<std::size_t>(t)].first,
-                 tiles[static_cast<std::size_t>(t)].second);
+    pool.share(static_cast<i64>(tiles.size()), [&](i64 t) {
+      job.tile(tiles[static_cast<std::size_t>(t)].first, tiles[static_cast<std::size_t>(t)].second);
     });
   }
 }

@@ -6,20 +6,16 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
 
+#include "base/log.h"
 #include "kernel/isa.h"
 #include "kernel/roof_loops.h"
 
 namespace pare {
 namespace {
-
-double now_seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 // The compiler may not drop a result that ends here.
 void keep(double value) { __asm__ volatile("" : : "x"(value)); }

@@ -43,7 +43,7 @@ Json config_of(const std::string& name) {
 Spec parse(const Json& config) { return family_of(config).parse(config); }
 
 template <class F>
-std::string error_of(F action) {
+std::string parse_error(F action) {
   try {
     action();
   } catch (const Error& error) {
@@ -162,7 +162,7 @@ TEST(Families, WritingRefusesWhatTheKeysCannotSay) {
   const auto refusal = [&](auto change) {
     Spec changed = spec;
     change(changed);
-    return error_of([&] { family_of(config).unparse(changed, config); });
+    return parse_error([&] { family_of(config).unparse(changed, config); });
   };
   EXPECT_NE(refusal([](Spec& s) { s.blocks[1].attn.heads = 3; }).find("blocks.1.attn.heads"),
             std::string::npos);
@@ -184,15 +184,15 @@ TEST(Families, UnknownKeysAreRefusedByName) {
   for (const std::string& name : cases()) {
     Json config = config_of(name);
     config.set("rotate_values_too", true);
-    const std::string error = error_of([&] { parse(config); });
+    const std::string error = parse_error([&] { parse(config); });
     EXPECT_NE(error.find("AR-003"), std::string::npos) << name << ": " << error;
     EXPECT_NE(error.find("'rotate_values_too'"), std::string::npos) << name << ": " << error;
     config.set("rotate_values_too", nullptr);
-    EXPECT_EQ(error_of([&] { parse(config); }), "no error") << name;
+    EXPECT_EQ(parse_error([&] { parse(config); }), "no error") << name;
   }
   Json config = config_of("llama_yarn");
   config.find("rope_parameters")->set("spin", 2);
-  EXPECT_NE(error_of([&] { parse(config); }).find("'rope_parameters.spin'"), std::string::npos);
+  EXPECT_NE(parse_error([&] { parse(config); }).find("'rope_parameters.spin'"), std::string::npos);
 }
 
 TEST(Families, HarmlessKeysAreAccepted) {
@@ -210,21 +210,22 @@ TEST(Families, ExpertsAreRefusedInOneSentence) {
   for (const char* text : {R"({"model_type":"mixtral"})", R"({"model_type":"qwen3_moe"})",
                            R"({"model_type":"mystery","num_local_experts":8})",
                            R"({"architectures":["OlmoeForCausalLM"],"num_experts":64})"})
-    EXPECT_EQ(error_of([&] { family_of(parse_json(text, "config")); }).find(sentence), 0U) << text;
+    EXPECT_EQ(parse_error([&] { family_of(parse_json(text, "config")); }).find(sentence), 0U)
+        << text;
   for (const char* name : {"deepseek_v2", "deepseek_v3"}) {
     Json config = config_of(name);
     config.set("first_k_dense_replace", 1);
-    EXPECT_EQ(error_of([&] { parse(config); }).find(sentence), 0U) << name;
+    EXPECT_EQ(parse_error([&] { parse(config); }).find(sentence), 0U) << name;
     config.erase("first_k_dense_replace");  // 0 and 3 when absent
     config.erase("n_routed_experts");
     config.set("num_hidden_layers", 4);
-    EXPECT_EQ(error_of([&] { parse(config); }).find(sentence), 0U) << name;
+    EXPECT_EQ(parse_error([&] { parse(config); }).find(sentence), 0U) << name;
     config.set("n_routed_experts", nullptr);
-    EXPECT_EQ(error_of([&] { parse(config); }), "no error") << name;
+    EXPECT_EQ(parse_error([&] { parse(config); }), "no error") << name;
   }
   Json config = config_of("llama2");
   config.set("num_local_experts", 4);
-  EXPECT_EQ(error_of([&] { parse(config); }).find(sentence), 0U);
+  EXPECT_EQ(parse_error([&] { parse(config); }).find(sentence), 0U);
 }
 
 struct Hostile {
@@ -302,13 +303,13 @@ TEST(Families, HostileValuesAreNamed) {
   for (const Hostile& row : rows) {
     Json config = config_of(row.name);
     config.set(row.key, parse_json(row.value, "value"));
-    const std::string error = error_of([&] { parse(config); });
+    const std::string error = parse_error([&] { parse(config); });
     EXPECT_EQ(error.substr(0, 6), row.code) << row.name << " " << row.key << ": " << error;
     EXPECT_NE(error.find("key "), std::string::npos) << error;
   }
-  EXPECT_NE(error_of([] { family_of(parse_json("[1]", "config")); }).find("AR-002"),
+  EXPECT_NE(parse_error([] { family_of(parse_json("[1]", "config")); }).find("AR-002"),
             std::string::npos);
-  EXPECT_NE(error_of([] { family_of(parse_json("{}", "config")); }).find("AR-001"),
+  EXPECT_NE(parse_error([] { family_of(parse_json("{}", "config")); }).find("AR-001"),
             std::string::npos);
 }
 
@@ -362,7 +363,7 @@ TEST(Families, MissingSizesAreNamed) {
                           "intermediate_size", "vocab_size"}) {
     Json config = config_of("llama2");
     config.erase(key);
-    const std::string error = error_of([&] { parse(config); });
+    const std::string error = parse_error([&] { parse(config); });
     EXPECT_NE(error.find("AR-008"), std::string::npos) << error;
     EXPECT_NE(error.find(key), std::string::npos) << error;
   }
@@ -487,7 +488,7 @@ TEST(Families, KeysOfReleasedModels) {
   };
   for (const char* text : texts) {
     const Json config = parse_json(text, "config.json");
-    EXPECT_EQ(error_of([&] { parse(config); }), "no error") << text;
+    EXPECT_EQ(parse_error([&] { parse(config); }), "no error") << text;
   }
 }
 

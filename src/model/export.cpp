@@ -20,8 +20,6 @@ namespace fs = std::filesystem;
 constexpr std::array<const PackedForm*, 5> forms = {&gptq_form, &gptq_v2_form, &awq_form,
                                                     &bitsandbytes_form, &fp8_form};
 
-Tensor load(const Model& m, const std::string& slot) { return m.weights.find(slot)->second.load(); }
-
 std::vector<std::int32_t> permutation_of(const Model& m, const Output::Part& part) {
   const auto it = m.weights.find(module_of(part.slot) + ".permutation");
   if (it == m.weights.end()) return {};

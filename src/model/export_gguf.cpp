@@ -122,8 +122,6 @@ std::vector<Item> items_of(const Model& m, const GgufArch& arch) {
   return items;
 }
 
-Tensor load(const Model& m, const std::string& slot) { return m.weights.find(slot)->second.load(); }
-
 // ---- types ----
 
 // The smallest type that holds all parts exactly.

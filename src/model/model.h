@@ -64,6 +64,11 @@ struct LoadOptions {
 };
 Model load_model(const std::string& argument, const LoadOptions& = {});
 
+// A weight that the model has.
+inline Tensor load(const Model& m, const std::string& slot) {
+  return m.weights.find(slot)->second.load();
+}
+
 // The Spec of a folder's config.json, weights or none.
 Spec spec_of_folder(const std::filesystem::path& folder);
 

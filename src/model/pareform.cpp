@@ -16,8 +16,6 @@ using Stored = std::map<std::string, StoredTensor, std::less<>>;
 
 constexpr i64 form_version = 1;
 
-i64 up(i64 a, i64 b) { return (a + b - 1) / b; }
-
 struct Plane {
   TensorPlan plan;
   Blob Tensor::*blob;
@@ -31,7 +29,7 @@ std::vector<Plane> planes_of(const std::string& slot, const std::vector<i64>& sh
   if (stored_plain(s)) return {{{slot, dtype_of(s.code), shape}, &Tensor::codes}};
   const i64 rows = shape.size() < 2 ? 1 : shape[0], cols = shape.back();
   const i64 grid_rows = scale_rows(s, rows), grid_cols = scale_cols(s, cols);
-  const i64 supers = s.super_count == 0 ? 1 : up(grid_cols, s.super_count);
+  const i64 supers = s.super_count == 0 ? 1 : ceil_div(grid_cols, s.super_count);
   const i64 super_rows = s.super_count == 0 ? 1 : grid_rows;
   const bool minimum = s.offset == Offset::minimum;
   std::vector<Plane> planes;
@@ -39,7 +37,8 @@ std::vector<Plane> planes_of(const std::string& slot, const std::vector<i64>& sh
     planes.push_back({{fmt::format("{}.{}", slot, suffix), dtype, {r, c}}, blob});
   };
   add("codes", Dtype::U8, rows, row_bytes(s, cols), &Tensor::codes);
-  if (s.sparsity == Sparsity::bitmask) add("mask", Dtype::U8, rows, up(cols, 8), &Tensor::mask);
+  if (s.sparsity == Sparsity::bitmask)
+    add("mask", Dtype::U8, rows, ceil_div(cols, 8), &Tensor::mask);
   if (s.plain()) return planes;
   add("scales", dtype_of(s.scale), grid_rows, grid_cols, &Tensor::scales);
   if (s.offset == Offset::zero) add("zeros", Dtype::I8, grid_rows, grid_cols, &Tensor::zeros);
@@ -55,9 +54,9 @@ std::string type_and_shape(Dtype dtype, const std::vector<i64>& shape) {
   return fmt::format("{} {}", dtype_name(dtype), shape_text(shape));
 }
 
-class Reader {
+class FormReader {
  public:
-  Reader(Stored stored, std::string folder)
+  FormReader(Stored stored, std::string folder)
       : stored_(std::move(stored)), folder_(std::move(folder)) {}
 
   Weight weight(const Slot& slot) {
@@ -175,7 +174,7 @@ Weights read_slots(const std::filesystem::path& file, const Spec& spec) {
     names.insert(t.name);
     stored.emplace(t.name, std::move(t));
   }
-  Reader reader(std::move(stored), file.string());
+  FormReader reader(std::move(stored), file.string());
   Weights weights;
   for (const Slot& slot : slots(spec))
     if (names.contains(slot.name) || names.contains(slot.name + ".codes"))
@@ -198,7 +197,7 @@ Model read_pare_form(const std::filesystem::path& folder, const Json& config) {
   m.family = std::string(family != nullptr ? family->name : family_of(config).name);
   Stored stored;
   for (StoredTensor& t : open_safetensors_folder(folder)) stored.emplace(t.name, std::move(t));
-  Reader reader(std::move(stored), folder.string());
+  FormReader reader(std::move(stored), folder.string());
   for (const Slot& slot : slots(spec)) m.weights.emplace(slot.name, reader.weight(slot));
   reader.refuse_leftovers();
   check(m);

@@ -47,8 +47,6 @@ const char* name_of(FormKind kind) {
   PARE_CHECK(false);
 }
 
-Tensor load(const Model& m, const std::string& slot) { return m.weights.find(slot)->second.load(); }
-
 std::string static_scale_of(const Output::Part& part) {
   return module_of(part.slot) + ".static_scale";
 }

@@ -200,9 +200,9 @@ class Writer {
 
 // ---- reading ----
 
-class Reader {
+class SpecReader {
  public:
-  Reader(const Json& object, std::string path) : object_(object), path_(std::move(path)) {
+  SpecReader(const Json& object, std::string path) : object_(object), path_(std::move(path)) {
     if (!object.is_object()) wrong(path_, "an object");
   }
 
@@ -213,7 +213,7 @@ class Reader {
   }
   template <class T>
   static void object(const Json& j, const std::string& path, T& value) {
-    Reader reader(j, path);
+    SpecReader reader(j, path);
     const T usual{};
     Fields<T>::each(reader, value, usual);
     for (const Json::Member& m : j.as_object())
@@ -308,7 +308,7 @@ Json spec_to_json(const Spec& spec) { return Writer::object(spec); }
 
 Spec spec_from_json(const Json& j) {
   Spec spec;
-  Reader::object(j, "spec", spec);
+  SpecReader::object(j, "spec", spec);
   check(spec);
   return spec;
 }

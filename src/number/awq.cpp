@@ -13,8 +13,6 @@ namespace {
 
 constexpr std::array<int, 8> lane_of = {0, 4, 1, 5, 2, 6, 3, 7};  // of output 8 c + j
 
-i64 up(i64 a, i64 b) { return (a + b - 1) / b; }
-
 std::uint32_t nibble(const std::byte* row, i64 k) {
   return (static_cast<std::uint32_t>(row[k / 2]) >> (4 * (k & 1))) & 15u;
 }
@@ -93,7 +91,7 @@ std::optional<Misfit> awq_misfit(const Scheme& s, i64 rows, i64 cols) {
 }
 
 std::vector<RawPlane> plan_awq(const Scheme& s, i64 rows, i64 cols) {
-  const i64 groups = up(cols, group_columns(s, cols));
+  const i64 groups = ceil_div(cols, group_columns(s, cols));
   return {{"qweight", "I32", {cols, rows / 8}, {}},
           {"qzeros", "I32", {groups, rows / 8}, {}},
           {"scales", "F16", {groups, rows}, {}}};

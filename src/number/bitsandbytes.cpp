@@ -21,8 +21,6 @@
 namespace pare {
 namespace {
 
-i64 up(i64 a, i64 b) { return (a + b - 1) / b; }
-
 float f32_at(const Blob& plane, i64 i) {
   float value = 0;
   std::memcpy(&value, plane.data() + 4 * i, 4);
@@ -68,7 +66,7 @@ std::string state_text(const Scheme& s, i64 rows, i64 cols, const std::string& d
 // Codes of a row-by-row plane <-> one line with the first code of a byte in the upper half.
 Blob line_of(const Tensor& t) {
   const i64 cols = t.cols(), stride = row_bytes(t.scheme, cols);
-  std::vector<std::uint8_t> out(static_cast<std::size_t>(up(t.count(), 2)));
+  std::vector<std::uint8_t> out(static_cast<std::size_t>(ceil_div(t.count(), 2)));
   for (i64 r = 0, i = 0; r < t.rows(); r++)
     for (i64 c = 0; c < cols; c++, i++) {
       const unsigned pair =
@@ -125,7 +123,7 @@ std::vector<float> absmax_of(const std::vector<RawPlane>& planes, const Bnb4Stat
   }
   const Blob codes = demand_plane(planes, {"weight.absmax", "U8", {blocks}, {}});
   const Blob scale =
-      demand_plane(planes, {"weight.nested_absmax", "F32", {up(blocks, s.nested_block)}, {}});
+      demand_plane(planes, {"weight.nested_absmax", "F32", {ceil_div(blocks, s.nested_block)}, {}});
   const Blob map = demand_plane(planes, {"weight.nested_quant_map", "F32", {256}, {}});
   for (i64 i = 0; i < blocks; i++) {
     const i64 code = static_cast<i64>(codes.bytes[static_cast<std::size_t>(i)]);
@@ -189,9 +187,9 @@ Tensor from_bnb4(const std::vector<RawPlane>& planes, const Bnb4State& s) {
   t.scheme = bnb4_scheme(s);
   t.shape = {s.rows, s.cols};
   check_map(demand_plane(planes, {"weight.quant_map", "F32", {16}, {}}), s.code);
-  t.codes = rows_of(demand_plane(planes, {"weight", "U8", {up(count, 2), 1}, {}}), t.scheme, s.rows,
-                    s.cols);
-  const std::vector<float> absmax = absmax_of(planes, s, up(count, s.block));
+  t.codes = rows_of(demand_plane(planes, {"weight", "U8", {ceil_div(count, 2), 1}, {}}), t.scheme,
+                    s.rows, s.cols);
+  const std::vector<float> absmax = absmax_of(planes, s, ceil_div(count, s.block));
   std::vector<float> scales(static_cast<std::size_t>(count / t.scheme.cols));
   for (std::size_t i = 0; i < scales.size(); i++)
     scales[i] = absmax[static_cast<std::size_t>(static_cast<i64>(i) * t.scheme.cols / s.block)];
@@ -218,7 +216,7 @@ std::vector<RawPlane> plan_bnb4(const Scheme& s, i64 rows, i64 cols, const std::
   const i64 blocks = rows * cols / block_for(group_columns(s, cols));
   const i64 nested = nested_block_for(s, cols);
   const i64 text = static_cast<i64>(state_text(s, rows, cols, dtype).size());
-  std::vector<RawPlane> planes = {{"weight", "U8", {up(rows * cols, 2), 1}, {}},
+  std::vector<RawPlane> planes = {{"weight", "U8", {ceil_div(rows * cols, 2), 1}, {}},
                                   {"weight.absmax", nested > 0 ? "U8" : "F32", {blocks}, {}},
                                   {"weight.quant_map", "F32", {16}, {}}};
   if (nested > 0) {
@@ -251,8 +249,8 @@ std::vector<RawPlane> to_bnb4(const Tensor& t, const std::string& dtype) {
       std::vector<float> absmax;
       for (i64 i = 0; i < p.shape[0]; i++) {
         const i64 r = i * nested / row, c = i * nested % row;
-        absmax.push_back(
-            f32_at(t.super_scales, s.super_count == 0 ? 0 : r * up(row, s.super_count) + c / each));
+        absmax.push_back(f32_at(
+            t.super_scales, s.super_count == 0 ? 0 : r * ceil_div(row, s.super_count) + c / each));
       }
       p.bytes = blob_of(std::move(absmax));
     } else {

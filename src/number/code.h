@@ -77,4 +77,6 @@ std::uint16_t to_f16(float);
 float from_bf16(std::uint16_t);
 std::uint16_t to_bf16(float);
 
+constexpr bool is_float8(Code c) { return c == Code::e4m3 || c == Code::e5m2; }
+
 }  // namespace pare

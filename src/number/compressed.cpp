@@ -12,8 +12,6 @@
 namespace pare {
 namespace {
 
-i64 up(i64 a, i64 b) { return (a + b - 1) / b; }
-
 constexpr Code integers[] = {Code::int2, Code::int3, Code::int4, Code::int5,
                              Code::int6, Code::int7, Code::int8};
 
@@ -71,7 +69,7 @@ Blob restride(const Blob& bytes, i64 rows, i64 from_stride, i64 to_stride) {
 // Zero points (rows, groups) int8 in the signed range <-> I32 (ceil(rows * b / 32), groups): a bit
 // stream down each column. Codes of 3, 5, 6 and 7 bits may lie in two words.
 Blob pack_zeros(const Blob& zeros, i64 rows, i64 groups, int b) {
-  std::vector<std::uint32_t> words(static_cast<std::size_t>(up(rows * b, 32) * groups));
+  std::vector<std::uint32_t> words(static_cast<std::size_t>(ceil_div(rows * b, 32) * groups));
   for (i64 r = 0; r < rows; r++)
     for (i64 g = 0; g < groups; g++) {
       const int zero =
@@ -158,11 +156,11 @@ std::vector<RawPlane> plan_compressed(const Scheme& s, const std::string& format
   const int b = bits(s.code);
   std::vector<RawPlane> planes;
   if (format == "pack-quantized") {
-    planes = {{"weight_packed", "I32", {rows, up(cols * b, 32)}, {}},
+    planes = {{"weight_packed", "I32", {rows, ceil_div(cols * b, 32)}, {}},
               {"weight_scale", scale, grid, {}},
               {"weight_shape", "I64", {2}, {}}};
     if (s.offset == Offset::zero)
-      planes.push_back({"weight_zero_point", "I32", {up(rows * b, 32), grid[1]}, {}});
+      planes.push_back({"weight_zero_point", "I32", {ceil_div(rows * b, 32), grid[1]}, {}});
   } else {
     planes = {{"weight", dtype_name(s.code), {rows, cols}, {}}, {"weight_scale", scale, grid, {}}};
     if (s.offset == Offset::zero) planes.push_back({"weight_zero_point", "I8", grid, {}});

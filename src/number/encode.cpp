@@ -11,9 +11,7 @@ namespace pare {
 
 using namespace fitting;
 
-namespace {
-i64 up(i64 a, i64 b) { return (a + b - 1) / b; }
-}  // namespace
+namespace {}  // namespace
 
 struct Encoder::State {
   Scheme s;
@@ -72,9 +70,9 @@ struct Encoder::State {
     }
     float unit = 1;
     if (s.second_level) {
-      const i64 super = s.super_count == 0
-                            ? 0
-                            : row * up(group_cols, s.super_count) + col / s.cols / s.super_count;
+      const i64 super = s.super_count == 0 ? 0
+                                           : row * ceil_div(group_cols, s.super_count) +
+                                                 col / s.cols / s.super_count;
       std::uint32_t stored = 0;
       std::memcpy(&stored, super_mins.data() + super * width(s.super),
                   static_cast<std::size_t>(width(s.super)));
@@ -108,7 +106,7 @@ struct Encoder::State {
       group.raw.push_back(zero ? with_scale({}, 0) : fit_group(s, t, options, Scale::free));
     }
     const SuperGroup::Choice c = group.search();
-    const i64 super = row * up(group_cols, s.super_count) + col / s.cols / s.super_count;
+    const i64 super = row * ceil_div(group_cols, s.super_count) + col / s.cols / s.super_count;
     put(super_scales, s.super, super, encode(s.super, c.unit));
     if (s.offset == Offset::minimum) put(super_mins, s.super, super, encode(s.super, c.min_unit));
     for (std::size_t k = 0; k < c.scales.size(); k++) {
@@ -123,7 +121,7 @@ struct Encoder::State {
   void fit_super(i64 row, i64 col, const Tile& tile, i64 first) {
     if (k_quant(s) && s.offset != Offset::zero && s.cols <= 256 && options.range == Range::mse)
       return fit_k_quant(row, col, tile, first);
-    const i64 n = up(tile.values.cols, s.cols);
+    const i64 n = ceil_div(tile.values.cols, s.cols);
     std::vector<Params> raw(static_cast<std::size_t>(n));
     std::vector<bool> zero(static_cast<std::size_t>(n));
     float top = 0, top_min = 0;
@@ -142,8 +140,9 @@ struct Encoder::State {
       top_min = std::max(top_min, p.min);
     }
     const float most = s.scale == Code::e4m3 ? 448.0f : limits_of(s.scale).high;
-    const i64 super =
-        s.super_count == 0 ? 0 : row * up(group_cols, s.super_count) + col / s.cols / s.super_count;
+    const i64 super = s.super_count == 0 ? 0
+                                         : row * ceil_div(group_cols, s.super_count) +
+                                               col / s.cols / s.super_count;
     float unit = tensor_super;
     if (s.super_count != 0) {
       std::uint32_t stored = 0;
@@ -253,7 +252,8 @@ Encoder::Encoder(const Scheme& scheme, i64 rows, i64 cols, const FitOptions& opt
   if (scheme.offset == Offset::zero) st.zeros.resize(groups);
   if (scheme.offset == Offset::minimum) st.mins.resize(st.scales.size());
   if (scheme.second_level) {
-    const i64 supers = scheme.super_count == 0 ? 1 : rows * up(st.group_cols, scheme.super_count);
+    const i64 supers =
+        scheme.super_count == 0 ? 1 : rows * ceil_div(st.group_cols, scheme.super_count);
     st.super_scales.resize(static_cast<std::size_t>(supers * State::width(scheme.super)));
     if (scheme.offset == Offset::minimum) st.super_mins.resize(st.super_scales.size());
     if (scheme.super_count == 0) {

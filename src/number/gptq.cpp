@@ -18,8 +18,6 @@
 namespace pare {
 namespace {
 
-i64 up(i64 a, i64 b) { return (a + b - 1) / b; }
-
 // (rows, cols) words to (cols, rows) words, in tiles that stay in the cache.
 std::vector<std::uint32_t> transpose_words(const std::byte* from, i64 rows, i64 cols,
                                            std::uint32_t flip) {
@@ -54,7 +52,7 @@ void put(std::uint32_t* words, i64 index, int b, std::uint32_t value) {
 std::uint32_t one_each(int b) { return b == 2 ? 0x55555555u : b == 4 ? 0x11111111u : 0x01010101u; }
 
 Blob pack_zeros(const Tensor& t, i64 group, bool v2) {
-  const i64 rows = t.rows(), cols = t.cols(), groups = up(cols, group);
+  const i64 rows = t.rows(), cols = t.cols(), groups = ceil_div(cols, group);
   const int b = bits(t.scheme.code);
   const i64 words = rows * b / 32;
   std::vector<std::uint32_t> out(static_cast<std::size_t>(groups * words));
@@ -103,7 +101,7 @@ Blob gather_codes(const Blob& codes, const Scheme& s, i64 rows,
   const int b = bits(s.code);
   const i64 cols = static_cast<i64>(order.size()), stride = row_bytes(s, cols);
   std::vector<std::byte> out(codes.size());
-  std::vector<std::uint32_t> from(static_cast<std::size_t>(up(stride, 4))), to(from.size());
+  std::vector<std::uint32_t> from(static_cast<std::size_t>(ceil_div(stride, 4))), to(from.size());
   for (i64 r = 0; r < rows; r++) {
     std::memcpy(from.data(), codes.data() + r * stride, static_cast<std::size_t>(stride));
     std::fill(to.begin(), to.end(), 0);
@@ -132,7 +130,7 @@ std::optional<Misfit> gptq_misfit(const Scheme& s, i64 rows, i64 cols) {
 
 std::vector<RawPlane> plan_gptq(const Scheme& s, i64 rows, i64 cols) {
   const int b = bits(s.code);
-  const i64 groups = up(cols, group_columns(s, cols));
+  const i64 groups = ceil_div(cols, group_columns(s, cols));
   return {{"qweight", "I32", {cols * b / 32, rows}, {}},
           {"qzeros", "I32", {groups, rows * b / 32}, {}},
           {"scales", "F16", {groups, rows}, {}},
@@ -159,7 +157,7 @@ std::vector<RawPlane> to_gptq(const Tensor& t, std::span<const std::int32_t> per
 }
 
 std::vector<std::int32_t> group_order(std::span<const std::int32_t> g_idx, i64 group) {
-  const i64 cols = static_cast<i64>(g_idx.size()), groups = up(cols, group);
+  const i64 cols = static_cast<i64>(g_idx.size()), groups = ceil_div(cols, group);
   std::vector<i64> count(static_cast<std::size_t>(groups));
   for (i64 c = 0; c < cols; c++) {
     const std::int32_t g = g_idx[static_cast<std::size_t>(c)];

@@ -17,7 +17,8 @@ constexpr i64 usual_positions = 32;  // KIVI's group
 constexpr i64 most_positions = 4096, most_group = 65536, most_window = i64{1} << 24;
 constexpr std::string_view code_list = "f32, f16, bf16, int8, int4, int2 or e4m3";
 
-[[noreturn]] void bad(std::string_view whole, std::string_view word, std::string_view need) {
+[[noreturn]] void no_cache_scheme(std::string_view whole, std::string_view word,
+                                  std::string_view need) {
   fail(Exit::usage, "SC-001", fmt::format("{} is not a scheme for a cache", quoted(whole)),
        {{"found", quoted(word)}, {"need", std::string(need)}},
        "examples: f16, int8, e4m3, int8:k=channel, int4:g32:asym, int4:asym:k=channel:window=64");
@@ -120,7 +121,7 @@ bool kv_code_possible(Code code) {
 KvScheme parse_kv_scheme(std::string_view text) {
   KvScheme s;
   const std::vector<std::string_view> words = split(text, ':');
-  if (!code_word(s.values, words[0])) bad(text, words[0], code_list);
+  if (!code_word(s.values, words[0])) no_cache_scheme(text, words[0], code_list);
   bool keys_said = false, rest = false;
   s.keys = s.values;
   for (std::size_t i = 1; i < words.size(); i++) {
@@ -133,11 +134,12 @@ KvScheme parse_kv_scheme(std::string_view text) {
       keys_said = true;
       for (std::string_view item : split(word.substr(2), ','))
         if (!key_word(s.keys, item))
-          bad(text, item, "a code, token, gN, channel, channel/N (N of 2 to 4096), asym or sym");
+          no_cache_scheme(text, item,
+                          "a code, token, gN, channel, channel/N (N of 2 to 4096), asym or sym");
     } else if (!keys_said && !rest && grouping_word(s.values, word)) {
       s.keys = s.values;
     } else {
-      bad(text, word, "token, gN, asym; then k=...; then window=N, sinks=N");
+      no_cache_scheme(text, word, "token, gN, asym; then k=...; then window=N, sinks=N");
     }
   }
   check(s);

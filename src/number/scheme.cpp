@@ -150,8 +150,6 @@ std::string plain_text(const Scheme& s) {
   return text;
 }
 
-i64 up(i64 a, i64 b) { return (a + b - 1) / b; }
-
 }  // namespace
 
 Scheme parse_scheme(std::string_view whole) {
@@ -232,7 +230,7 @@ void check(const Scheme& s) {
 
 i64 row_bytes(const Scheme& s, i64 cols) {
   const i64 b = bits(s.code);
-  return b >= 8 ? cols * (b / 8) : 4 * up(cols * b, 32);
+  return b >= 8 ? cols * (b / 8) : 4 * ceil_div(cols * b, 32);
 }
 
 i64 scale_rows(const Scheme& s, i64 rows) {
@@ -245,7 +243,7 @@ i64 scale_rows(const Scheme& s, i64 rows) {
     case Grouping::group:
       return rows;
     case Grouping::block:
-      return up(rows, s.rows);
+      return ceil_div(rows, s.rows);
   }
   return 0;
 }
@@ -259,7 +257,7 @@ i64 scale_cols(const Scheme& s, i64 cols) {
       return 1;
     case Grouping::group:
     case Grouping::block:
-      return up(cols, s.cols);
+      return ceil_div(cols, s.cols);
   }
   return 0;
 }
@@ -267,15 +265,15 @@ i64 scale_cols(const Scheme& s, i64 cols) {
 i64 stored_bytes(const Scheme& s, i64 rows, i64 cols) {
   i64 code_bits = rows * cols * bits(s.code);
   if (s.sparsity == Sparsity::bitmask) code_bits += rows * cols;
-  i64 bytes = up(code_bits, 8);
+  i64 bytes = ceil_div(code_bits, 8);
   if (s.plain()) return bytes;
   const i64 groups = scale_rows(s, rows) * scale_cols(s, cols);
   const i64 planes = s.offset == Offset::minimum ? 2 : 1;
-  bytes += up(planes * groups * bits(s.scale), 8);
-  if (s.offset == Offset::zero) bytes += up(groups * bits(s.code), 8);
+  bytes += ceil_div(planes * groups * bits(s.scale), 8);
+  if (s.offset == Offset::zero) bytes += ceil_div(groups * bits(s.code), 8);
   if (s.second_level) {
     const i64 supers =
-        s.super_count == 0 ? 1 : scale_rows(s, rows) * up(scale_cols(s, cols), s.super_count);
+        s.super_count == 0 ? 1 : scale_rows(s, rows) * ceil_div(scale_cols(s, cols), s.super_count);
     bytes += planes * supers * bits(s.super) / 8;
   }
   return bytes;

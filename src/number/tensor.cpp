@@ -10,8 +10,6 @@
 namespace pare {
 namespace {
 
-i64 up(i64 a, i64 b) { return (a + b - 1) / b; }
-
 template <class T>
 T load(const std::byte* from) {
   T value;
@@ -58,7 +56,7 @@ GroupIndex group_of(const Tensor& t, i64 row, i64 col) {
 
 i64 super_index(const Scheme& s, const GroupIndex& g) {
   if (s.super_count == 0) return 0;
-  return g.row * up(g.cols, s.super_count) + g.col / s.super_count;
+  return g.row * ceil_div(g.cols, s.super_count) + g.col / s.super_count;
 }
 
 float group_scale(const Tensor& t, const GroupIndex& g) {
@@ -115,7 +113,7 @@ void decode_run(const Tensor& t, const std::byte* row, i64 col0, i64 col1, const
 }
 
 bool kept(const Tensor& t, i64 row, i64 col) {
-  const i64 stride = up(t.cols(), 8);
+  const i64 stride = ceil_div(t.cols(), 8);
   return (load<std::uint8_t>(t.mask.data() + row * stride + col / 8) >> (col % 8)) & 1;
 }
 
@@ -134,7 +132,7 @@ void check(const Tensor& t, std::string_view name) {
   const i64 supers = !s.second_level ? 0
                      : s.super_count == 0
                          ? 1
-                         : scale_rows(s, rows) * up(scale_cols(s, cols), s.super_count);
+                         : scale_rows(s, rows) * ceil_div(scale_cols(s, cols), s.super_count);
   const auto demand = [&](const Blob& plane, const char* what, i64 bytes) {
     if (static_cast<i64>(plane.size()) == bytes) return;
     fail_input("NU-001", fmt::format("the plane of {} has the wrong size", what),
@@ -149,7 +147,7 @@ void check(const Tensor& t, std::string_view name) {
   demand(t.mins, "minima", minimum ? groups * plane_width(s.scale) : 0);
   demand(t.super_scales, "second-level scales", supers * plane_width(s.super));
   demand(t.super_mins, "second-level minima", minimum ? supers * plane_width(s.super) : 0);
-  demand(t.mask, "mask", s.sparsity == Sparsity::bitmask ? rows * up(cols, 8) : 0);
+  demand(t.mask, "mask", s.sparsity == Sparsity::bitmask ? rows * ceil_div(cols, 8) : 0);
 }
 
 void decode_range(const Tensor& t, i64 row, i64 col0, i64 col1, std::span<float> out) {

@@ -17,13 +17,6 @@ namespace {
 constexpr double nucleus = 0.9;
 constexpr i64 step_tokens = 128;
 
-double log_sum_exp(const float* x, i64 n) {
-  const double top = *std::max_element(x, x + n);
-  double sum = 0;
-  for (i64 i = 0; i < n; i++) sum += std::exp(static_cast<double>(x[i]) - top);
-  return top + std::log(sum);
-}
-
 // The smallest set of most likely tokens that holds `nucleus` of the probability, ascending by id.
 std::vector<std::int32_t> nucleus_set(const float* logits, i64 n, double lse) {
   std::vector<std::pair<float, std::int32_t>> heap;
@@ -118,6 +111,13 @@ Divergence summarize(Distances& t) {
 }
 
 }  // namespace
+
+double log_sum_exp(const float* x, i64 n) {
+  const double top = *std::max_element(x, x + n);
+  double sum = 0;
+  for (i64 i = 0; i < n; i++) sum += std::exp(static_cast<double>(x[i]) - top);
+  return top + std::log(sum);
+}
 
 double Score::perplexity() const { return std::exp(nll_per_token()); }
 

@@ -31,6 +31,8 @@ struct Sequence {
   i64 bytes = 0;  // of text the tokens stand for; 0: unknown
 };
 
+double log_sum_exp(const float* x, i64 n);
+
 struct Score {
   i64 tokens = 0;  // scored
   double nll = 0;  // sum of -ln p, natural logarithm

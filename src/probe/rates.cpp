@@ -6,7 +6,6 @@
 #include "probe/rates.h"
 
 #include <algorithm>
-#include <chrono>
 
 #include "base/random.h"
 #include "cost/predict.h"
@@ -19,18 +18,21 @@
 namespace pare {
 namespace {
 
-double now_seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
 double median(std::vector<double> v) {
   std::sort(v.begin(), v.end());
   return (v[v.size() / 2] + v[(v.size() - 1) / 2]) / 2;
 }
 
+// A median leaves out what others take of the processors now and then; a pass is long and pays its
+// share. So all medians are stretched by how much longer the mean of all samples was.
+struct Spent {
+  double all = 0, usual = 0;  // seconds; what they were if each sample were its median
+  double stretch() const { return usual > 0 ? std::max(1.0, all / usual) : 1; }
+};
+
 // Seconds of a call, over samples of several calls when it is short.
 template <class F>
-double time_of(double seconds, const F& call) {
+double time_of(double seconds, Spent& spent, const F& call) {
   const double start = now_seconds();
   call();
   const double once = std::max(1e-9, now_seconds() - start);
@@ -43,7 +45,9 @@ double time_of(double seconds, const F& call) {
     for (int i = 0; i < calls; i++) call();
     samples.push_back((now_seconds() - t) / calls);
   }
-  return median(std::move(samples));
+  const double usual = median(samples);
+  for (double t : samples) spent.all += calls * t, spent.usual += calls * usual;
+  return usual;
 }
 
 // ---- products ----
@@ -98,7 +102,7 @@ class Copies {
 
   // Seconds of a product with `batch` inputs, one matrix after the other of those that `bytes`
   // hold.
-  double time(i64 batch, i64 bytes, double seconds, Pool& pool) {
+  double time(i64 batch, i64 bytes, double seconds, Spent& spent, Pool& pool) {
     x_.resize(static_cast<std::size_t>(batch * inputs_), 0.5f);
     y_.resize(static_cast<std::size_t>(batch * outputs_));
     const auto count =
@@ -110,7 +114,7 @@ class Copies {
     // Once around, so that what stays in the caches is there.
     if (batch <= few)
       for (std::size_t i = 0; i < count; i++) call();
-    return time_of(seconds, call);
+    return time_of(seconds, spent, call);
   }
 
  private:
@@ -123,11 +127,12 @@ class Copies {
 std::vector<CacheStep> measure_cache(double seconds, int rounds, i64 most, Pool& pool) {
   Copies copies(random_matrix(parse_scheme("int8:channel"), heights[1], usual), {}, most, pool);
   std::vector<CacheStep> steps;
+  Spent spent;
   for (i64 megabytes : {8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512}) {
     if (!steps.empty() && megabytes << 20 > most) break;
     std::vector<double> times;
     for (int round = 0; round < rounds; round++)
-      times.push_back(copies.time(1, megabytes << 20, seconds, pool));
+      times.push_back(copies.time(1, megabytes << 20, seconds, spent, pool));
     steps.push_back({static_cast<double>(megabytes << 20), median(std::move(times))});
   }
   const double near = steps.front().share, far = steps.back().share;
@@ -160,7 +165,8 @@ struct ProductTimes {
 // One kind with every team.
 std::vector<ProductTimes> time_products(const Scheme& scheme, const Activation& activation,
                                         const std::vector<Pool*>& pools, const RateOptions& o,
-                                        i64 large, double& bytes_per_weight) {
+                                        i64 large, std::vector<Spent>& spent,
+                                        double& bytes_per_weight) {
   constexpr i64 small = i64{8} << 20;
   std::vector<ProductTimes> teams(pools.size());
   std::size_t k = 0;
@@ -173,7 +179,8 @@ std::vector<ProductTimes> time_products(const Scheme& scheme, const Activation& 
           const auto time = [&](i64 bytes) {
             std::vector<double> rounds;
             for (int round = 0; round < o.rounds; round++)
-              rounds.push_back(copies.time(batches[b], bytes, o.seconds, *pools[team]));
+              rounds.push_back(
+                  copies.time(batches[b], bytes, o.seconds, spent[team], *pools[team]));
             return median(std::move(rounds));
           };
           teams[team].far[b][k] = time(large);
@@ -184,10 +191,11 @@ std::vector<ProductTimes> time_products(const Scheme& scheme, const Activation& 
   return teams;
 }
 
-void measure_products(EngineRates& rates, const std::vector<Pool*>& pools, const RateOptions& o,
-                      i64 large, const Log& log) {
+std::vector<Spent> measure_products(EngineRates& rates, const std::vector<Pool*>& pools,
+                                    const RateOptions& o, i64 large, const Log& log) {
   std::vector<std::string> names = o.products;
   if (names.empty()) names.assign(std::begin(all_products), std::end(all_products));
+  std::vector<Spent> spent(pools.size());
   Progress progress(log, "products", static_cast<double>(names.size()), "kinds");
   for (const std::string& name : names) {
     const std::size_t plus = name.find('+');
@@ -196,7 +204,7 @@ void measure_products(EngineRates& rates, const std::vector<Pool*>& pools, const
         plus == std::string::npos ? Activation() : parse_activation(name.substr(plus + 1));
     ProductRate far{product_key(scheme, activation, usual, isa_here()), false, 0, {}};
     const std::vector<ProductTimes> times =
-        time_products(scheme, activation, pools, o, large, far.bytes_per_weight);
+        time_products(scheme, activation, pools, o, large, spent, far.bytes_per_weight);
     ProductRate near = far;
     near.cached = true;
     for (std::size_t team = 0; team < pools.size(); team++) {
@@ -211,6 +219,7 @@ void measure_products(EngineRates& rates, const std::vector<Pool*>& pools, const
     }
     progress.add(1);
   }
+  return spent;
 }
 
 // ---- attention and what is left ----
@@ -384,6 +393,17 @@ void measure_rest(EngineRates& rates, const std::vector<Pool*>& pools, double se
   }
 }
 
+void stretch(TeamRates& team, double factor) {
+  for (ProductRate& r : team.products)
+    for (ProductRate::Point& p : r.points)
+      for (ProductRate::Width& w : p.widths) w.once *= factor, w.per_output *= factor;
+  for (AttentionRate& r : team.attention)
+    r.seconds_per_query *= factor, r.seconds_per_flop *= factor;
+  team.seconds_per_pass *= factor;
+  team.seconds_per_block *= factor;
+  for (TeamRates::Rest& r : team.rest) r.seconds_per_element *= factor;
+}
+
 }  // namespace
 
 EngineRates measure_rates(const RateOptions& o, const Log& log) {
@@ -404,12 +424,15 @@ EngineRates measure_rates(const RateOptions& o, const Log& log) {
   const i64 large = o.far_bytes > 0
                         ? o.far_bytes
                         : std::max(i64{160} << 20, static_cast<i64>(3 * rates.cache_bytes()));
-  measure_products(rates, pools, o, large, log);
-  for (TeamRates& team : rates.teams)
-    for (const ProductRate& r : team.products)
-      if (!r.cached) team.bytes_per_second = std::max(team.bytes_per_second, r.bytes_per_second(0));
+  const std::vector<Spent> spent = measure_products(rates, pools, o, large, log);
   measure_attention(rates, pools, o, log);
   measure_rest(rates, pools, o.seconds, large);
+  for (std::size_t i = 0; i < pools.size(); i++) {
+    TeamRates& team = rates.teams[i];
+    stretch(team, spent[i].stretch());
+    for (const ProductRate& r : team.products)
+      if (!r.cached) team.bytes_per_second = std::max(team.bytes_per_second, r.bytes_per_second(0));
+  }
   return rates;
 }
 

@@ -26,13 +26,6 @@ constexpr i64 held_floats = i64{1} << 28;  // 1 GiB
 constexpr i64 head_rows = 256;             // rows of logits at once
 constexpr i64 batch_tokens = 2048;         // that run through a segment together
 
-double log_sum_exp(const float* x, i64 n) {
-  const double top = *std::max_element(x, x + n);
-  double sum = 0;
-  for (i64 i = 0; i < n; i++) sum += std::exp(static_cast<double>(x[i]) - top);
-  return top + std::log(sum);
-}
-
 double dot(const float* x, const float* y, i64 n) {
   double lanes[8] = {};
   i64 i = 0;

@@ -7,14 +7,9 @@
 #include "probe/speed.h"
 
 #include <algorithm>
-#include <chrono>
 
 namespace pare {
 namespace {
-
-double now_seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 Timing summarize(std::vector<double> seconds) {
   std::sort(seconds.begin(), seconds.end());

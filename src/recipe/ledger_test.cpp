@@ -15,7 +15,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-RunRecord sample(const std::string& model = "out") {
+RunRecord sample_run(const std::string& model = "out") {
   RunRecord r;
   r.command = "prove";
   r.version = "0.1.0";
@@ -64,8 +64,8 @@ TEST(Ledger, AddsFindsListsRemoves) {
   i64 first = 0, second = 0;
   {
     Ledger ledger(path, true);
-    first = ledger.add(sample());
-    RunRecord other = sample("/models/tales");
+    first = ledger.add(sample_run());
+    RunRecord other = sample_run("/models/tales");
     other.time = "2026-01-02T03:04:05Z";
     other.identity = "89ab";
     second = ledger.add(other);
@@ -75,7 +75,7 @@ TEST(Ledger, AddsFindsListsRemoves) {
   ASSERT_EQ(runs.size(), 2u);
   EXPECT_EQ(runs[0].id, second);
   EXPECT_EQ(runs[0].time, "2026-01-02T03:04:05Z");
-  EXPECT_EQ(runs[1].figures, sample().figures);
+  EXPECT_EQ(runs[1].figures, sample_run().figures);
   EXPECT_EQ(runs[1].machine.threads, 2);
   EXPECT_EQ(runs[1].base_identity, "4567");
   EXPECT_EQ(runs[1].recipe, "quantize int4:g128");
@@ -87,14 +87,14 @@ TEST(Ledger, AddsFindsListsRemoves) {
   EXPECT_EQ(ledger.find(first)->model, "out");
   EXPECT_TRUE(ledger.remove(second));
   EXPECT_FALSE(ledger.remove(second));
-  EXPECT_EQ(ledger.add(sample()), second + 1);  // an id is never given twice
+  EXPECT_EQ(ledger.add(sample_run()), second + 1);  // an id is never given twice
   EXPECT_EQ(all(ledger).size(), 2u);
 }
 
 TEST(Ledger, HostileTextIsKeptAndShownPrintable) {
   TemporaryFolder folder;
   Ledger ledger(folder / "r", true);
-  RunRecord r = sample("'; DROP TABLE runs; -- \x1b[31m");
+  RunRecord r = sample_run("'; DROP TABLE runs; -- \x1b[31m");
   r.figures[0].metric = std::string("a\0b", 3);
   r.figures[0].out = std::nan("");
   const RunRecord back = *ledger.find(ledger.add(r));
@@ -110,7 +110,7 @@ TEST(Ledger, TwoWriters) {
   const fs::path path = folder / "runs.sqlite";
   constexpr int each = 8;
   const auto write = [&](const char* name) {
-    for (int i = 0; i < each; i++) Ledger(path, true, 60000).add(sample(name));
+    for (int i = 0; i < each; i++) Ledger(path, true, 60000).add(sample_run(name));
   };
   std::thread a(write, "a"), b(write, "b");
   a.join();
@@ -130,12 +130,12 @@ TEST(Ledger, TwoWriters) {
 TEST(Ledger, LockedByAnother) {
   TemporaryFolder folder;
   const fs::path path = folder / "runs.sqlite";
-  { Ledger(path, true).add(sample()); }
+  { Ledger(path, true).add(sample_run()); }
   Raw raw(path);
   raw("BEGIN EXCLUSIVE");
-  EXPECT_EQ(code_of([&] { Ledger(path, true, 20).add(sample()); }), "LG-004");
+  EXPECT_EQ(code_of([&] { Ledger(path, true, 20).add(sample_run()); }), "LG-004");
   raw("ROLLBACK");
-  EXPECT_EQ(code_of([&] { Ledger(path, true, 20).add(sample()); }), "");
+  EXPECT_EQ(code_of([&] { Ledger(path, true, 20).add(sample_run()); }), "");
 }
 
 TEST(Ledger, DamagedForeignAndNewer) {
@@ -148,7 +148,7 @@ TEST(Ledger, DamagedForeignAndNewer) {
   sql(path, "CREATE TABLE bookmarks (x)");
   EXPECT_EQ(code_of([&] { Ledger ledger(path, true); }), "LG-001");  // not ours: left alone
   fs::remove(path);
-  { Ledger(path, true).add(sample()); }
+  { Ledger(path, true).add(sample_run()); }
   sql(path, "PRAGMA user_version = 2");
   EXPECT_EQ(code_of([&] { Ledger ledger(path, true); }), "LG-002");
   EXPECT_EQ(code_of([&] { Ledger ledger(path); }), "LG-002");
@@ -166,7 +166,7 @@ TEST(Ledger, BytesOverwritten) {
   const fs::path path = folder / "runs.sqlite";
   {
     Ledger ledger(path, true);
-    for (int i = 0; i < 40; i++) ledger.add(sample());
+    for (int i = 0; i < 40; i++) ledger.add(sample_run());
   }
   std::ifstream in(path, std::ios::binary);
   const std::string good((std::istreambuf_iterator<char>(in)), {});
@@ -190,10 +190,10 @@ TEST(Ledger, BytesOverwritten) {
 TEST(Ledger, TriggersDoNotRun) {
   TemporaryFolder folder;
   const fs::path path = folder / "runs.sqlite";
-  { Ledger(path, true).add(sample()); }
+  { Ledger(path, true).add(sample_run()); }
   sql(path, "CREATE TRIGGER t AFTER INSERT ON runs BEGIN DELETE FROM runs; END");
   Ledger ledger(path, true);
-  ledger.add(sample());
+  ledger.add(sample_run());
   EXPECT_EQ(all(ledger).size(), 2u);
 }
 
@@ -208,15 +208,15 @@ TEST(Ledger, PathAndRecording) {
   TemporaryFolder folder;
   setenv("PARE_LEDGER", "off", 1);
   EXPECT_TRUE(ledger_path().empty());
-  record_run(sample(), {});
+  record_run(sample_run(), {});
   setenv("PARE_LEDGER", (folder / "runs.sqlite").c_str(), 1);
-  record_run(sample(), {});
+  record_run(sample_run(), {});
   Ledger ledger(folder / "runs.sqlite");
   EXPECT_EQ(all(ledger).size(), 1u);
-  testing::internal::CaptureStderr();
+  ::testing::internal::CaptureStderr();
   setenv("PARE_LEDGER", folder.path().c_str(), 1);
-  record_run(sample(), {});  // a folder: a warning
-  EXPECT_NE(testing::internal::GetCapturedStderr().find("not recorded"), std::string::npos);
+  record_run(sample_run(), {});  // a folder: a warning
+  EXPECT_NE(::testing::internal::GetCapturedStderr().find("not recorded"), std::string::npos);
   setenv("PARE_LEDGER", "", 1);
   setenv("XDG_DATA_HOME", "/data", 1);
   EXPECT_EQ(ledger_path(), "/data/pare/runs.sqlite");
@@ -229,7 +229,7 @@ TEST(Ledger, PathAndRecording) {
 TEST(Ledger, PredictionErrors) {
   TemporaryFolder folder;
   Ledger ledger(folder / "r", true);
-  RunRecord r = sample();
+  RunRecord r = sample_run();
   r.figures = {{"speed", "", 100, 200, 110, 180}, {"memory", "", 50, std::nullopt, 100, 7}};
   ledger.add(r);
   r.figures = {{"speed", "", std::nullopt, 100, 5, 100}, {"zero", "", 0, 1, 1, 0}};
@@ -250,7 +250,7 @@ TEST(Ledger, PredictionErrors) {
   EXPECT_NEAR(errors[1].p90, 0.1, 1e-12);
   EXPECT_NEAR(errors[1].correction, 1.0, 1e-12);
   EXPECT_EQ(prediction_errors(ledger, {"a processor", "avx2", 0}).metrics[1].points, 5);
-  r = sample();
+  r = sample_run();
   r.predictor = "kernels";  // another way to predict: the older runs no longer count
   ledger.add(r);
   const PredictionErrors newer = prediction_errors(ledger, {"a processor", "avx2", 2});

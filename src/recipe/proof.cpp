@@ -20,7 +20,7 @@ namespace fs = std::filesystem;
 
 constexpr const char* format_name = "pare proof";
 constexpr i64 format_version = 1;
-constexpr std::size_t most_bytes = std::size_t{16} << 20;
+constexpr std::size_t most_proof_bytes = std::size_t{16} << 20;
 constexpr std::size_t most_rows = 10000;
 
 Json number(double x) { return std::isfinite(x) ? Json(x) : Json(); }
@@ -214,7 +214,7 @@ std::optional<Proof> read_proof(const fs::path& folder) {
   const fs::path path = folder / proof_name;
   std::error_code ignored;
   if (!fs::exists(fs::symlink_status(path, ignored))) return std::nullopt;
-  const std::string text = read_text_file_in(folder, proof_name, most_bytes);
+  const std::string text = read_text_file_in(folder, proof_name, most_proof_bytes);
   JsonLimits limits;
   limits.depth = 8;
   limits.values = 200000;

@@ -11,7 +11,7 @@
 namespace pare {
 namespace {
 
-Proof sample() {
+Proof sample_proof() {
   Proof p;
   p.version = "0.1.0";
   p.time = "2026-11-26T23:59:59Z";
@@ -30,7 +30,7 @@ Proof sample() {
   return p;
 }
 
-std::string error_of(const Json& json) {
+std::string json_error(const Json& json) {
   try {
     parse_proof(json, "p.json");
   } catch (const Error& e) {
@@ -40,14 +40,14 @@ std::string error_of(const Json& json) {
 }
 
 TEST(Proof, RoundTrip) {
-  const Proof p = sample();
+  const Proof p = sample_proof();
   EXPECT_EQ(parse_proof(parse_json(to_json(p).dump(2), "x"), "x"), p);
   EXPECT_EQ(find_row(p, "kl_mean"), &p.rows[1]);
   EXPECT_EQ(find_row(p, "mbu"), nullptr);
 }
 
 TEST(Proof, NumbersThatAreNoneBecomeNull) {
-  Proof p = sample();
+  Proof p = sample_proof();
   p.rows[0].base = std::nan("");
   p.gates[0].found = INFINITY;
   const Proof back = parse_proof(parse_json(to_json(p).dump(), "x"), "x");
@@ -56,54 +56,54 @@ TEST(Proof, NumbersThatAreNoneBecomeNull) {
 }
 
 TEST(Proof, UnknownMembersArePassedOver) {
-  Json json = to_json(sample());
+  Json json = to_json(sample_proof());
   json.set("later", Json(1));
   json.find("rows")->as_array()[0].set("later", "x");
-  EXPECT_EQ(parse_proof(json, "x"), sample());
+  EXPECT_EQ(parse_proof(json, "x"), sample_proof());
 }
 
 // Every member, missing or of another type: an error that names it.
 TEST(Proof, HostileMembers) {
-  const Json good = to_json(sample());
+  const Json good = to_json(sample_proof());
   for (const Json::Member& member : good.as_object()) {
     Json missing = good, wrong = good;
     missing.erase(member.first);
     wrong.set(member.first, Json::object());
-    EXPECT_NE(error_of(missing).find(member.first), std::string::npos) << error_of(missing);
-    EXPECT_EQ(error_of(wrong).substr(0, 6), "PF-001") << member.first;
-    EXPECT_NE(error_of(wrong).find(member.first), std::string::npos) << error_of(wrong);
+    EXPECT_NE(json_error(missing).find(member.first), std::string::npos) << json_error(missing);
+    EXPECT_EQ(json_error(wrong).substr(0, 6), "PF-001") << member.first;
+    EXPECT_NE(json_error(wrong).find(member.first), std::string::npos) << json_error(wrong);
   }
   for (const char* list : {"rows", "gates"})
     for (const Json::Member& member : good.find(list)->as_array()[0].as_object()) {
       Json wrong = good;
       wrong.find(list)->as_array()[0].set(member.first, Json::array());
       const std::string name = fmt::format("{}[0].{}", list, member.first);
-      EXPECT_NE(error_of(wrong).find(name), std::string::npos) << error_of(wrong);
+      EXPECT_NE(json_error(wrong).find(name), std::string::npos) << json_error(wrong);
     }
 }
 
 TEST(Proof, HostileDocuments) {
   for (const char* text : {"[]", "null", "1", "\"x\"", "{}"})
-    EXPECT_EQ(error_of(parse_json(text, "x")).substr(0, 6), "PF-001") << text;
-  Json newer = to_json(sample());
+    EXPECT_EQ(json_error(parse_json(text, "x")).substr(0, 6), "PF-001") << text;
+  Json newer = to_json(sample_proof());
   newer.set("format_version", 2);
-  EXPECT_EQ(error_of(newer).substr(0, 6), "PF-002");
-  Json control = to_json(sample());
+  EXPECT_EQ(json_error(newer).substr(0, 6), "PF-002");
+  Json control = to_json(sample_proof());
   control.set("base", "a\x1b[31mb");
-  EXPECT_EQ(error_of(control).substr(0, 6), "PF-001");
-  Json rows = to_json(sample());
+  EXPECT_EQ(json_error(control).substr(0, 6), "PF-001");
+  Json rows = to_json(sample_proof());
   rows.find("rows")->as_array()[1] = Json(3);
-  EXPECT_NE(error_of(rows).find("rows[1]"), std::string::npos) << error_of(rows);
-  Json many = to_json(sample());
+  EXPECT_NE(json_error(rows).find("rows[1]"), std::string::npos) << json_error(rows);
+  Json many = to_json(sample_proof());
   many.set("rows", Json(Json::Array(10001, many.find("rows")->as_array()[0])));
-  EXPECT_NE(error_of(many).find("at most 10000"), std::string::npos);
+  EXPECT_NE(json_error(many).find("at most 10000"), std::string::npos);
 }
 
 TEST(Proof, KeptAndRead) {
   TemporaryFolder folder;
   EXPECT_FALSE(read_proof(folder.path()).has_value());
-  keep_proof(sample(), folder.path());
-  Proof second = sample();
+  keep_proof(sample_proof(), folder.path());
+  Proof second = sample_proof();
   second.threads = 7;
   keep_proof(second, folder.path());
   EXPECT_EQ(read_proof(folder.path()), second);

@@ -154,10 +154,10 @@ std::string figure_grid(std::string_view caption, const std::vector<std::string>
 }
 
 std::string page(const std::string& title, const std::string& subtitle,
-                 const std::vector<Section>& sections) {
+                 const std::vector<ReportSection>& sections) {
   const std::string style = palette_style() + page_style() + plot_style();
   std::string nav, main;
-  for (const Section& s : sections) {
+  for (const ReportSection& s : sections) {
     nav += fmt::format("<li><a href=\"#{}\">{}</a></li>\n", s.id, escape_markup(s.title));
     main +=
         fmt::format("<section aria-labelledby=\"{0}\">\n<h2 id=\"{0}\">{1}</h2>\n{2}</section>\n",

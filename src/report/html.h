@@ -49,10 +49,10 @@ std::string figure(const std::string& id, std::string_view caption, PlotFrame wi
 std::string figure_grid(std::string_view caption, const std::vector<std::string>& svgs,
                         const std::string& details_html = {}, bool large = false);
 
-struct Section {
+struct ReportSection {
   std::string id, title, html;
 };
 std::string page(const std::string& title, const std::string& subtitle,
-                 const std::vector<Section>& sections);
+                 const std::vector<ReportSection>& sections);
 
 }  // namespace pare

@@ -41,7 +41,7 @@ double peak_of(const RooflinePlot& plot) {
   return peak;
 }
 
-std::vector<LegendEntry> series_legend(const std::vector<std::string>& names) {
+std::vector<LegendEntry> legend_of(const std::vector<std::string>& names) {
   std::vector<LegendEntry> legend;
   for (std::size_t s = 0; s < names.size(); s++)
     if (!names[s].empty())
@@ -192,7 +192,7 @@ std::string roofline_svg(const RooflinePlot& plot, const PlotFrame& frame) {
     ys.push_back(c.flops_per_second);
     if (plot.bytes_per_second > 0) xs.push_back(1.6 * c.flops_per_second / plot.bytes_per_second);
   }
-  const std::vector<LegendEntry> legend = series_legend(plot.series);
+  const std::vector<LegendEntry> legend = legend_of(plot.series);
   const double foot = legend_height(legend, frame.width - left_margin - right_margin);
   Area area;
   area.box = drawing_box(frame, foot);

@@ -176,7 +176,7 @@ std::string gates(const ReportModel& m) {
   return out + "</ul>\n";
 }
 
-Section summary(const Report& r) {
+ReportSection summary(const Report& r) {
   std::string html = "<div class=\"cards\">\n";
   for (std::size_t i = 0; i < r.models.size(); i++) {
     const ReportModel& m = r.models[i];
@@ -193,7 +193,7 @@ Section summary(const Report& r) {
 
 // ---- quality ----
 
-Section quality(const Report& r) {
+ReportSection quality(const Report& r) {
   std::vector<Metric> shown;
   for (const Metric& metric : quality_metrics)
     for (const ReportModel& m : r.models)
@@ -258,7 +258,7 @@ Section quality(const Report& r) {
 
 // ---- size ----
 
-Section size(const Report& r) {
+ReportSection size(const Report& r) {
   PartsPlot plot;
   plot.unit = "bytes";
   for (const char* part : report_parts) plot.parts.emplace_back(part);
@@ -334,7 +334,7 @@ std::string pareto_figure(const Report& r, bool speed) {
       details("Figures of this plot", table.html()));
 }
 
-Section pareto(const Report& r) {
+ReportSection pareto(const Report& r) {
   std::string html = pareto_figure(r, false) + pareto_figure(r, true);
   if (html.empty())
     html = paragraph(
@@ -350,9 +350,9 @@ Section pareto(const Report& r) {
 }  // namespace
 
 std::string report_html(const Report& r) {
-  std::vector<Section> sections = {summary(r), quality(r), size(r)};
+  std::vector<ReportSection> sections = {summary(r), quality(r), size(r)};
   if (r.models.size() > 1) sections.push_back(pareto(r));
-  for (Section& s : detail_sections(r)) sections.push_back(std::move(s));
+  for (ReportSection& s : detail_sections(r)) sections.push_back(std::move(s));
   const std::string subtitle =
       fmt::format("{} {} made from {}", r.models.size(), r.models.size() == 1 ? "model" : "models",
                   base_name(r) == "BASE" ? "a base that no proof or flag names" : base_name(r));

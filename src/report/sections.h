@@ -19,6 +19,6 @@ std::string heading_of(const std::string& metric);
 std::string proof_state(const Report&, const ReportModel&);
 
 // Roofline, errors of the matrices, predictions, provenance.
-std::vector<Section> detail_sections(const Report&);
+std::vector<ReportSection> detail_sections(const Report&);
 
 }  // namespace pare

@@ -14,7 +14,7 @@ namespace {
 
 // ---- roofline ----
 
-Section roofline(const Report& r) {
+ReportSection roofline(const Report& r) {
   if (!r.machine || r.machine->operations.empty())
     return {
         "roofline", "Roofline",
@@ -118,7 +118,7 @@ std::string layer_figures(const ReportModel& m, const std::vector<LayerRow>& row
       svgs, details("Figures of these plots", table.html()));
 }
 
-Section layers(const Report& r) {
+ReportSection layers(const Report& r) {
   std::string html, without;
   for (std::size_t i = 0; i < r.models.size(); i++) {
     const std::vector<LayerRow> rows = layer_rows(r.models[i]);
@@ -176,7 +176,7 @@ std::vector<Predicted> predictions(const Report& r) {
   return list;
 }
 
-Section predicted(const Report& r) {
+ReportSection predicted(const Report& r) {
   const std::vector<Predicted> list = predictions(r);
   if (list.empty())
     return {"predicted", "Predicted and measured",
@@ -268,7 +268,7 @@ std::string provenance_of(const Report& r, const ReportModel& m, std::size_t ind
   return html + details(fmt::format("Hashes of {} files", m.files.size()), files.html());
 }
 
-Section provenance(const Report& r) {
+ReportSection provenance(const Report& r) {
   std::string html;
   if (r.base) {
     std::vector<std::pair<std::string, std::string>> facts = {{"Path", r.base->path},
@@ -286,7 +286,7 @@ Section provenance(const Report& r) {
 
 }  // namespace
 
-std::vector<Section> detail_sections(const Report& r) {
+std::vector<ReportSection> detail_sections(const Report& r) {
   return {roofline(r), layers(r), predicted(r), provenance(r)};
 }
 

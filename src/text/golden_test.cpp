@@ -17,7 +17,7 @@ std::string read(const std::filesystem::path& path) {
   return read_text_file(path, std::size_t{1} << 30);
 }
 
-Ids ids_of(const Json& list) {
+Ids golden_ids(const Json& list) {
   Ids ids;
   for (const Json& id : list.as_array()) ids.push_back(static_cast<std::int32_t>(id.as_int()));
   return ids;
@@ -131,7 +131,7 @@ TEST_P(ExpectedEncodings, MatchIdForIdAndDecodeBack) {
   for (const Json& item : json.at("cases").as_array()) {
     const std::string& text = item.at("text").as_string();
     const Ids ids = tokenizer.encode(text);
-    EXPECT_EQ(ids, ids_of(item.at("ids"))) << text;
+    EXPECT_EQ(ids, golden_ids(item.at("ids"))) << text;
     Ids body = ids;
     if (json.at("bos").as_bool()) {
       ASSERT_FALSE(body.empty());
@@ -184,7 +184,7 @@ void check_references(const Tokenizer& tokenizer, const std::filesystem::path& p
     const Json json = parse_json(line, "reference.jsonl");
     if (json.at("kind").as_string() != "text") continue;
     Ids ids = tokenizer.encode(json.at("text").as_string());
-    Ids expected = ids_of(json.at("ids"));
+    Ids expected = golden_ids(json.at("ids"));
     // llama2.c, which made these ids, knows nothing of the normalizer of a .model file, which drops
     // a space at the end of the text.
     if (trims && json.at("text").as_string().ends_with(' ')) expected.pop_back();

@@ -52,7 +52,7 @@ std::string translate(std::string_view pattern) {
     const bool nested = c == '[' && depth > 0 && pattern.substr(i, 2) != "[:";
     if (depth > 0 && (nested || pattern.substr(i, 2) == "&&"))
       fail_input("TK-008", "a pattern uses a class inside a class, which is not supported",
-                 {{"pattern", quoted(pattern)}, {"offset", fmt::format("{}", i)}},
+                 {{"pattern", pare::quoted(pattern)}, {"offset", fmt::format("{}", i)}},
                  "write a literal bracket as \\[");
     if (c == '[') {
       depth++;
@@ -106,7 +106,7 @@ Regex::Regex(std::string_view pattern) {
   pcre2_compile_context_free(compile);
   if (state->code == nullptr)
     fail_input("TK-008", "a pattern does not compile: " + pcre2_text(error),
-               {{"pattern", quoted(pattern)}, {"offset", fmt::format("{}", offset)}});
+               {{"pattern", pare::quoted(pattern)}, {"offset", fmt::format("{}", offset)}});
   // Without JIT (a hardened kernel) matching is slower, not different.
   pcre2_jit_compile(state->code, PCRE2_JIT_COMPLETE);
   state->context = pcre2_match_context_create(nullptr);
@@ -149,7 +149,7 @@ bool RegexMatcher::find(std::string_view text, std::size_t from, std::size_t& be
   if (result == PCRE2_ERROR_NOMATCH) return false;
   if (result < 0)
     fail_input("TK-008", "a pattern is too expensive for this text: " + pcre2_text(result),
-               {{"pattern", quoted(regex_->pattern)}, {"offset", fmt::format("{}", from)}});
+               {{"pattern", pare::quoted(regex_->pattern)}, {"offset", fmt::format("{}", from)}});
   const PCRE2_SIZE* span = pcre2_get_ovector_pointer(state_->data);
   begin = span[0];
   end = span[1];

@@ -16,8 +16,6 @@
 namespace pare {
 namespace {
 
-std::size_t at(i64 k) { return static_cast<std::size_t>(k); }
-
 class ClipSearch {
  public:
   ClipSearch(const MatrixTask& task, Pool& pool)
@@ -84,8 +82,9 @@ class ClipSearch {
       for (i64 g = 0; g < groups_; g++) {
         const float f = factor[at(r * groups_ + g)];
         if (!(f < 1)) continue;
-        const std::span<float> part = std::span(out).subspan(
-            at(r * cols_ + g * width_), at(std::min(width_, cols_ - g * width_)));
+        const std::span<float> part =
+            std::span(out).subspan(static_cast<std::size_t>(r * cols_ + g * width_),
+                                   static_cast<std::size_t>(std::min(width_, cols_ - g * width_)));
         float top = 0;
         for (float x : part) top = std::max(top, std::abs(x));
         for (float& x : part) x = std::clamp(x, -top * f, top * f);

@@ -57,7 +57,7 @@ namespace {
 
 constexpr i64 rows_at_once = 8, rows_polished = 384;
 
-struct Walk {
+struct RowWalk {
   const MatrixTask& task;
   const Route& route;
   const Damped& damped;
@@ -71,7 +71,7 @@ struct Walk {
   std::vector<float> errors,
       u;  // of a block: (columns, rows); rows of U from the diagonal block on
 
-  Walk(const MatrixTask& t, const Route& r, const Damped& d, Encoder e, Pool& team)
+  RowWalk(const MatrixTask& t, const Route& r, const Damped& d, Encoder e, Pool& team)
       : task(t),
         route(r),
         damped(d),
@@ -217,8 +217,9 @@ struct Walk {
       u.resize(static_cast<std::size_t>(size * (cols - first)));
       damped.inverse.rows(first, last, {u.data(), size, cols - first});
       errors.assign(static_cast<std::size_t>(size * rows), 0.0f);
-      pool.run((rows + team - 1) / team, 1, [&](i64 begin, i64 end) {
-        walk_block(begin * team, std::min(rows, end * team), first, last);
+      const i64 portion = ceil_div(4 * rows_at_once, team) * team;
+      pool.share(ceil_div(rows, portion), [&](i64 i) {
+        walk_block(i * portion, std::min(rows, (i + 1) * portion), first, last);
       });
       if (last < cols)
         outer(Outer::subtract, {weights.data() + last, rows, cols - last, cols},
@@ -291,9 +292,10 @@ struct Walk {
       });
       outer(Outer::add, {down.data(), count, cols}, Matrix<const float>(error.data(), cols, count),
             gram, false, pool, isa);
-      pool.run(count, 1, [&](i64 begin, i64 end) {
+      // Some rows take more sweeps than others.
+      pool.share(ceil_div(count, rows_at_once), [&](i64 i) {
         std::vector<float> idle;
-        for (i64 r = begin; r < end; r++)
+        for (i64 r = i * rows_at_once; r < std::min(count, (i + 1) * rows_at_once); r++)
           polish_row(first + r, sweeps, diagonal, down.data() + r * cols, idle);
       });
     }
@@ -304,7 +306,7 @@ struct Walk {
 
 Tensor go_along(const MatrixTask& task, const GptqOptions& options, const Route& route,
                 const Damped& damped, Encoder encoder, Pool& pool) {
-  Walk walk(task, route, damped, std::move(encoder), pool);
+  RowWalk walk(task, route, damped, std::move(encoder), pool);
   walk.walk(options.block);
   walk.polish(options.polish);
   return walk.encoder.finish();

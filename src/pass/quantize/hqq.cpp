@@ -23,7 +23,7 @@ namespace {
 float round_even(float x) { return (x + 12582912.0f) - 12582912.0f; }
 
 // One group: values of a row (or the rows of a block) that share scale and offset.
-struct Group {
+struct HqqGroup {
   Encoder& encoder;
   i64 row, col, rows, cols;
   const MatrixTask& task;
@@ -114,7 +114,7 @@ Solution solve_hqq(const MatrixTask& task, const HqqOptions& options, Pool& pool
                     {w.row(row) + col, rows, std::min(unit_cols, w.cols - col), w.stride});
       const i64 width = task.scheme.cols > 0 ? task.scheme.cols : w.cols;  // of a group
       for (i64 col = 0; col < w.cols; col += width)
-        Group{encoder, row, col, rows, std::min(width, w.cols - col), task, top}.solve(options);
+        HqqGroup{encoder, row, col, rows, std::min(width, w.cols - col), task, top}.solve(options);
       for (i64 r = row; r < row + rows; r++)
         for (i64 c = 0; c < w.cols; c++) encoder.snap(r, c, w.row(r)[c]);
     }

@@ -18,16 +18,6 @@ namespace {
 
 std::string_view type_of(const Json& json) { return json.at("type").as_string(); }
 
-bool flag(const Json& json, std::string_view key, bool otherwise) {
-  const Json* value = json.find(key);
-  return value == nullptr || value->is_null() ? otherwise : value->as_bool();
-}
-
-std::string text_or(const Json& json, std::string_view key, std::string_view otherwise) {
-  const Json* value = json.find(key);
-  return std::string(value == nullptr || value->is_null() ? otherwise : value->as_string());
-}
-
 // {"String": s}, {"Regex": r}, or (old files) a plain string.
 Pattern read_pattern(const Json& json) {
   if (json.is_string()) return Pattern::literal(json.as_string());
@@ -76,7 +66,7 @@ Normalizer one_normalizer(const Json& json) {
   if (type == "NFKD") return normal::Form{false, true};
   if (type == "Lowercase") return normal::Lowercase{};
   if (type == "Strip" || type == "StripNormalizer")
-    return normal::Strip{flag(json, "strip_left", true), flag(json, "strip_right", true)};
+    return normal::Strip{flag_or(json, "strip_left", true), flag_or(json, "strip_right", true)};
   if (type == "StripAccents") return normal::StripAccents{};
   if (type == "Replace")
     return normal::Replace{read_pattern(json.at("pattern")), json.at("content").as_string()};
@@ -86,16 +76,17 @@ Normalizer one_normalizer(const Json& json) {
   if (type == "Precompiled")
     return normal::Precompiled{read_charsmap(json.at("precompiled_charsmap"))};
   if (type == "BertNormalizer") {
-    const bool lowercase = flag(json, "lowercase", true);
-    return normal::Bert{flag(json, "clean_text", true), flag(json, "handle_chinese_chars", true),
-                        flag(json, "strip_accents", lowercase), lowercase};
+    const bool lowercase = flag_or(json, "lowercase", true);
+    return normal::Bert{flag_or(json, "clean_text", true),
+                        flag_or(json, "handle_chinese_chars", true),
+                        flag_or(json, "strip_accents", lowercase), lowercase};
   }
   not_supported("normalizer", type);
 }
 
 pre::Metaspace read_metaspace(const Json& json) {
   const std::string scheme = text_or(json, "prepend_scheme", "always");
-  pre::Metaspace step{text_or(json, "replacement", meta_space), {}, flag(json, "split", true)};
+  pre::Metaspace step{text_or(json, "replacement", meta_space), {}, flag_or(json, "split", true)};
   if (scheme == "always")
     step.prepend = pre::Metaspace::Prepend::always;
   else if (scheme == "first")
@@ -104,7 +95,7 @@ pre::Metaspace read_metaspace(const Json& json) {
     step.prepend = pre::Metaspace::Prepend::never;
   else
     not_supported("prepend scheme", scheme);
-  if (!flag(json, "add_prefix_space", true)) {
+  if (!flag_or(json, "add_prefix_space", true)) {
     if (json.find("prepend_scheme") != nullptr && step.prepend != pre::Metaspace::Prepend::never)
       fail_input("TK-003", "add_prefix_space and prepend_scheme contradict each other",
                  {{"found", quoted(scheme)}});
@@ -120,12 +111,13 @@ pre::Metaspace read_metaspace(const Json& json) {
 PreTokenizer one_pre_tokenizer(const Json& json) {
   const std::string_view type = type_of(json);
   if (type == "ByteLevel")
-    return pre::ByteLevel{flag(json, "add_prefix_space", true), flag(json, "use_regex", true)};
+    return pre::ByteLevel{flag_or(json, "add_prefix_space", true),
+                          flag_or(json, "use_regex", true)};
   if (type == "Split")
     return pre::Split{read_pattern(json.at("pattern")), read_delimiter(json.at("behavior")),
-                      flag(json, "invert", false)};
+                      flag_or(json, "invert", false)};
   if (type == "Metaspace") return read_metaspace(json);
-  if (type == "Digits") return pre::Digits{flag(json, "individual_digits", false)};
+  if (type == "Digits") return pre::Digits{flag_or(json, "individual_digits", false)};
   if (type == "Punctuation") {
     const Json* behavior = json.find("behavior");
     return pre::Punctuation{behavior == nullptr ? Delimiter::isolated : read_delimiter(*behavior)};
@@ -160,11 +152,11 @@ Decoder one_decoder(const Json& json) {
     return post::Metaspace{step.replacement, step.prepend != pre::Metaspace::Prepend::never};
   }
   if (type == "WordPiece")
-    return post::WordPiece{text_or(json, "prefix", "##"), flag(json, "cleanup", true)};
+    return post::WordPiece{text_or(json, "prefix", "##"), flag_or(json, "cleanup", true)};
   if (type == "BPEDecoder") return post::Bpe{text_or(json, "suffix", "</w>")};
   if (type == "CTC")
     return post::Ctc{text_or(json, "pad_token", "<pad>"),
-                     text_or(json, "word_delimiter_token", "|"), flag(json, "cleanup", true)};
+                     text_or(json, "word_delimiter_token", "|"), flag_or(json, "cleanup", true)};
   not_supported("decoder", type);
 }
 
@@ -211,6 +203,16 @@ std::vector<TemplatePart> read_template(const Json& json) {
 }
 
 }  // namespace
+
+bool flag_or(const Json& json, std::string_view key, bool otherwise) {
+  const Json* value = json.find(key);
+  return value == nullptr || value->is_null() ? otherwise : value->as_bool();
+}
+
+std::string text_or(const Json& json, std::string_view key, std::string_view otherwise) {
+  const Json* value = json.find(key);
+  return std::string(value == nullptr || value->is_null() ? otherwise : value->as_string());
+}
 
 std::vector<Normalizer> read_normalizer(const Json& json) {
   std::vector<Normalizer> steps;

@@ -8,6 +8,8 @@
 
 namespace pare {
 
+inline const std::string gguf_prefix = "tokenizer.ggml.";  // of keys
+
 TokenizerParts parts_from_json(std::string_view text, std::string_view name);
 TokenizerParts parts_from_sentencepiece(std::span<const std::byte> bytes);
 TokenizerParts parts_from_tiktoken(std::string_view text, std::string_view name);
@@ -15,6 +17,10 @@ TokenizerParts parts_from_llama2c(std::span<const std::byte> bytes, i64 vocab_si
 TokenizerParts parts_from_gguf(const Gguf& file);
 TokenizerParts parts_from_merges(std::string_view vocab_json, std::string_view merges_txt,
                                  std::string_view name);
+
+// A member that may be absent or null.
+bool flag_or(const Json& json, std::string_view key, bool otherwise);
+std::string text_or(const Json& json, std::string_view key, std::string_view otherwise);
 
 // One merge of a merge list, with its place as rank. Errors TK-006.
 void add_merge(std::string_view left, std::string_view right, std::size_t index,

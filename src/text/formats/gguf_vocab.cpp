@@ -13,12 +13,6 @@
 #include "text/tokenizer.h"
 
 namespace pare {
-namespace {
-
-const std::string prefix = "tokenizer.ggml.";
-
-}  // namespace
-
 const std::vector<GgufPreTokenizer>& gguf_pre_tokenizers() {
   static const std::string digits = "\\p{N}", three_digits = "[0-9][0-9][0-9]";
   static const std::string deepseek_words =
@@ -85,17 +79,17 @@ const GgufPreTokenizer& pre_tokenizer_of(const std::string* name) {
   for (const GgufPreTokenizer& p : gguf_pre_tokenizers())
     if (p.name == wanted) return p;
   fail_input("TK-003", "the way this vocabulary splits text is not known",
-             {{"key", prefix + "pre"}, {"found", quoted(wanted)}},
+             {{"key", gguf_prefix + "pre"}, {"found", quoted(wanted)}},
              "give the model's tokenizer.json instead");
 }
 
 std::vector<PieceType> read_types(const Gguf& file, std::size_t count) {
   std::vector<PieceType> types(count, PieceType::normal);
-  const std::vector<i64>* stored = file.integers(prefix + "token_type");
+  const std::vector<i64>* stored = file.integers(gguf_prefix + "token_type");
   if (stored == nullptr) return types;
   if (stored->size() < count)
     fail_input("TK-002", "there are fewer token types than tokens",
-               {{"key", prefix + "token_type"},
+               {{"key", gguf_prefix + "token_type"},
                 {"found", fmt::format("{}", stored->size())},
                 {"need", fmt::format("{}", count)}});
   for (std::size_t i = 0; i < count; i++)
@@ -104,29 +98,29 @@ std::vector<PieceType> read_types(const Gguf& file, std::size_t count) {
 }
 
 std::vector<float> read_scores(const Gguf& file, std::size_t count) {
-  const std::vector<double>* stored = file.numbers(prefix + "scores");
+  const std::vector<double>* stored = file.numbers(gguf_prefix + "scores");
   if (stored == nullptr || stored->size() < count)
     fail_input("TK-002", "a SentencePiece vocabulary needs a score for each token",
-               {{"key", prefix + "scores"},
+               {{"key", gguf_prefix + "scores"},
                 {"found", fmt::format("{}", stored == nullptr ? 0 : stored->size())},
                 {"need", fmt::format("{}", count)}});
   std::vector<float> scores;
   for (std::size_t i = 0; i < count; i++) {
     if (std::isnan((*stored)[i]))
       fail_input("TK-002", "the score of a token is not a number",
-                 {{"key", prefix + "scores"}, {"id", fmt::format("{}", i)}});
+                 {{"key", gguf_prefix + "scores"}, {"id", fmt::format("{}", i)}});
     scores.push_back(static_cast<float>((*stored)[i]));
   }
   return scores;
 }
 
 TokenId read_special(const Gguf& file, const char* name, i64 otherwise, i64 size) {
-  const std::optional<i64> stored = file.integer(prefix + name);
+  const std::optional<i64> stored = file.integer(gguf_prefix + name);
   if (!stored) return otherwise < size ? static_cast<TokenId>(otherwise) : no_token;
   if (*stored == 0xffffffff) return no_token;
   if (*stored < 0 || *stored >= size)
     fail_input("TK-005", "a special token is not in the vocabulary",
-               {{"key", prefix + name},
+               {{"key", gguf_prefix + name},
                 {"found", fmt::format("{}", *stored)},
                 {"need", fmt::format("below {}", size)}});
   return static_cast<TokenId>(*stored);
@@ -134,9 +128,10 @@ TokenId read_special(const Gguf& file, const char* name, i64 otherwise, i64 size
 
 // "left right", cut at the first space that is not the first character.
 void read_merges(const Gguf& file, const Vocabulary& vocabulary, Bpe& bpe) {
-  const std::vector<std::string>* lines = file.texts(prefix + "merges");
+  const std::vector<std::string>* lines = file.texts(gguf_prefix + "merges");
   if (lines == nullptr)
-    fail_input("TK-002", "a byte-level vocabulary without merges", {{"key", prefix + "merges"}});
+    fail_input("TK-002", "a byte-level vocabulary without merges",
+               {{"key", gguf_prefix + "merges"}});
   if (static_cast<i64>(lines->size()) > max_merges)
     fail_input("TK-004", "too many merges",
                {{"found", fmt::format("{}", lines->size())},
@@ -181,8 +176,8 @@ void read_added(const Gguf& file, const std::vector<PieceType>& types, Tokenizer
 }
 
 void read_template(const Gguf& file, bool add_bos, bool add_eos, TokenizerParts& parts) {
-  add_bos = file.boolean(prefix + "add_bos_token").value_or(add_bos);
-  add_eos = file.boolean(prefix + "add_eos_token").value_or(add_eos);
+  add_bos = file.boolean(gguf_prefix + "add_bos_token").value_or(add_bos);
+  add_eos = file.boolean(gguf_prefix + "add_eos_token").value_or(add_eos);
   std::vector<TokenId> before, after;
   if (add_bos && parts.bos != no_token) before.push_back(parts.bos);
   if (add_eos && parts.eos != no_token) after.push_back(parts.eos);
@@ -206,12 +201,12 @@ void read_sentencepiece(const Gguf& file, const std::vector<PieceType>& types,
                     ranks_from_scores(read_scores(file, types.size()), types));
   parts.model = std::move(bpe);
   read_added(file, types, parts);
-  set_space_marks(parts, file.boolean(prefix + "add_space_prefix").value_or(true));
+  set_space_marks(parts, file.boolean(gguf_prefix + "add_space_prefix").value_or(true));
   read_template(file, true, false, parts);
 }
 
 void read_byte_level(const Gguf& file, const std::vector<PieceType>& types, TokenizerParts& parts) {
-  const GgufPreTokenizer& pre = pre_tokenizer_of(file.text(prefix + "pre"));
+  const GgufPreTokenizer& pre = pre_tokenizer_of(file.text(gguf_prefix + "pre"));
   const i64 size = parts.vocabulary.size();
   parts.kind = "byte-level BPE";
   parts.bos = read_special(file, "bos_token_id", no_token, size);
@@ -239,16 +234,16 @@ void read_byte_level(const Gguf& file, const std::vector<PieceType>& types, Toke
 }  // namespace
 
 TokenizerParts parts_from_gguf(const Gguf& file) {
-  const std::string* model = file.text(prefix + "model");
+  const std::string* model = file.text(gguf_prefix + "model");
   if (model == nullptr)
-    fail_input("TK-001", "the file has no vocabulary", {{"key", prefix + "model"}});
+    fail_input("TK-001", "the file has no vocabulary", {{"key", gguf_prefix + "model"}});
   if (*model != "llama" && *model != "gpt2")
     fail_input("TK-003", "a vocabulary of this kind is not supported",
-               {{"key", prefix + "model"}, {"found", pare::quoted(*model)}},
+               {{"key", gguf_prefix + "model"}, {"found", pare::quoted(*model)}},
                "give the model's tokenizer.json instead");
-  const std::vector<std::string>* tokens = file.texts(prefix + "tokens");
+  const std::vector<std::string>* tokens = file.texts(gguf_prefix + "tokens");
   if (tokens == nullptr)
-    fail_input("TK-002", "the vocabulary has no tokens", {{"key", prefix + "tokens"}});
+    fail_input("TK-002", "the vocabulary has no tokens", {{"key", gguf_prefix + "tokens"}});
   if (static_cast<i64>(tokens->size()) > max_tokens)
     fail_input("TK-004", "too many tokens",
                {{"found", fmt::format("{}", tokens->size())},

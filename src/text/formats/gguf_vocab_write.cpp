@@ -14,8 +14,6 @@
 namespace pare {
 namespace {
 
-const std::string prefix = "tokenizer.ggml.";
-
 [[noreturn]] void cannot_say(std::string message, std::string hint = {}) {
   fail_input("TK-012", "the tokenizer cannot be written into a GGUF file: " + message, {},
              std::move(hint));
@@ -89,18 +87,18 @@ std::string token_text(const Vocabulary& vocabulary, TokenId id) {
   return fmt::format("[PAD{}]", id);
 }
 
-struct Tokens {
+struct TokenTable {
   std::vector<std::string> texts;
   std::vector<i64> types;
 };
 
-Tokens tokens_of(const TokenizerParts& parts, bool byte_tokens, i64 rows) {
+TokenTable tokens_of(const TokenizerParts& parts, bool byte_tokens, i64 rows) {
   const Vocabulary& vocabulary = parts.vocabulary;
   if (vocabulary.size() > rows)
     cannot_say(
         fmt::format("it has {} ids, but the embedding has {} rows", vocabulary.size(), rows));
   const auto type = [](PieceType t) { return static_cast<i64>(t); };
-  Tokens t;
+  TokenTable t;
   for (TokenId id = 0; id < rows; id++) {
     t.texts.push_back(token_text(vocabulary, id));
     const bool stand_in = !vocabulary.used(id) || t.texts.back() != vocabulary.text(id);
@@ -144,7 +142,8 @@ std::vector<std::string> merge_lines(const TokenizerParts& parts, const Bpe& bpe
 
 // SentencePiece merges whatever makes a token, best score first: the score that gives the order of
 // a merge list is the negative place of a token's first merge. The list must hold every such pair.
-std::vector<double> scores_of(const TokenizerParts& parts, const Bpe& bpe, const Tokens& tokens) {
+std::vector<double> scores_of(const TokenizerParts& parts, const Bpe& bpe,
+                              const TokenTable& tokens) {
   std::vector<double> scores(tokens.texts.size(), 0.0);
   std::vector<bool> made(tokens.texts.size());
   const std::vector<BpeMerge> merges = ranked(bpe);
@@ -193,8 +192,8 @@ void put_template(const TokenizerParts& parts, TokenId bos, TokenId eos, GgufMet
         other = true;
   }
   if (other) cannot_say("it adds other ids to a text than one at the begin and one at the end");
-  out.emplace_back(prefix + "add_bos_token", begin);
-  out.emplace_back(prefix + "add_eos_token", end);
+  out.emplace_back(gguf_prefix + "add_bos_token", begin);
+  out.emplace_back(gguf_prefix + "add_eos_token", end);
 }
 
 // Whether a mark is put in front; refuses normalizers that do more than SentencePiece's marks.
@@ -232,10 +231,10 @@ void put_ids(const TokenizerParts& parts, TokenId bos, TokenId eos, GgufMetadata
                                                  {"unknown_token_id", parts.unk},
                                                  {"padding_token_id", parts.pad}};
   for (const auto& [name, id] : ids)
-    if (id != no_token) out.emplace_back(prefix + name, static_cast<i64>(id));
+    if (id != no_token) out.emplace_back(gguf_prefix + name, static_cast<i64>(id));
 }
 
-void put_byte_level(const TokenizerParts& parts, const Bpe& bpe, const Tokens& tokens,
+void put_byte_level(const TokenizerParts& parts, const Bpe& bpe, const TokenTable& tokens,
                     const GgufVocabularyOptions& options, GgufMetadata& out) {
   for (const Normalizer& n : parts.normalizer) {
     const auto* form = std::get_if<normal::Form>(&n);
@@ -246,23 +245,23 @@ void put_byte_level(const TokenizerParts& parts, const Bpe& bpe, const Tokens& t
           "llama.cpp does not compose characters (NFC) as this tokenizer does; text that is not "
           "composed gets other ids there");
   }
-  out.emplace_back(prefix + "model", std::string("gpt2"));
-  out.emplace_back(prefix + "pre", pre_name(parts, bpe));
-  out.emplace_back(prefix + "tokens", tokens.texts);
-  out.emplace_back(prefix + "token_type", tokens.types);
-  out.emplace_back(prefix + "merges", merge_lines(parts, bpe));
+  out.emplace_back(gguf_prefix + "model", std::string("gpt2"));
+  out.emplace_back(gguf_prefix + "pre", pre_name(parts, bpe));
+  out.emplace_back(gguf_prefix + "tokens", tokens.texts);
+  out.emplace_back(gguf_prefix + "token_type", tokens.types);
+  out.emplace_back(gguf_prefix + "merges", merge_lines(parts, bpe));
 }
 
-void put_sentencepiece(const TokenizerParts& parts, const Bpe& bpe, const Tokens& tokens,
+void put_sentencepiece(const TokenizerParts& parts, const Bpe& bpe, const TokenTable& tokens,
                        GgufMetadata& out) {
   if (!bpe.byte_fallback) cannot_say("it has no byte tokens");
   const bool front = space_prefix(parts);
-  out.emplace_back(prefix + "model", std::string("llama"));
-  out.emplace_back(prefix + "pre", std::string("default"));
-  out.emplace_back(prefix + "tokens", tokens.texts);
-  out.emplace_back(prefix + "scores", scores_of(parts, bpe, tokens));
-  out.emplace_back(prefix + "token_type", tokens.types);
-  out.emplace_back(prefix + "add_space_prefix", front);
+  out.emplace_back(gguf_prefix + "model", std::string("llama"));
+  out.emplace_back(gguf_prefix + "pre", std::string("default"));
+  out.emplace_back(gguf_prefix + "tokens", tokens.texts);
+  out.emplace_back(gguf_prefix + "scores", scores_of(parts, bpe, tokens));
+  out.emplace_back(gguf_prefix + "token_type", tokens.types);
+  out.emplace_back(gguf_prefix + "add_space_prefix", front);
 }
 
 // ---- the probe ----
@@ -311,7 +310,7 @@ GgufMetadata to_gguf_vocabulary(const Tokenizer& tokenizer, const GgufVocabulary
   if (!bpe->prefix.empty() || !bpe->suffix.empty())
     cannot_say("its tokens mark begins or ends of words");
   GgufMetadata out;
-  const Tokens tokens = tokens_of(parts, !bpe->byte_level, options.rows);
+  const TokenTable tokens = tokens_of(parts, !bpe->byte_level, options.rows);
   if (bpe->byte_level)
     put_byte_level(parts, *bpe, tokens, options, out);
   else

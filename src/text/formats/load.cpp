@@ -40,7 +40,7 @@ std::string token_text(const Json& json, const char* key) {
   return content != nullptr && content->is_string() ? content->as_string() : std::string();
 }
 
-bool flag(const Json& json, const char* key) {
+bool is_set(const Json& json, const char* key) {
   const Json* value = json.find(key);
   return value != nullptr && value->is_bool() && value->as_bool();
 }
@@ -74,11 +74,11 @@ void add_listed_tokens(const Json& config, const Json& list, bool fill_only,
     for (const auto& [key, entry] : decoder->as_object()) {
       AddedToken token;
       token.content = token_text(Json::object({{"token", entry}}), "token");
-      token.single_word = flag(entry, "single_word");
-      token.lstrip = flag(entry, "lstrip");
-      token.rstrip = flag(entry, "rstrip");
-      token.normalized = flag(entry, "normalized");
-      token.special = flag(entry, "special");
+      token.single_word = is_set(entry, "single_word");
+      token.lstrip = is_set(entry, "lstrip");
+      token.rstrip = is_set(entry, "rstrip");
+      token.normalized = is_set(entry, "normalized");
+      token.special = is_set(entry, "special");
       i64 id = key.empty() || key.size() > 9 ? -1 : 0;
       for (char c : key) id = id < 0 || c < '0' || c > '9' ? -1 : id * 10 + (c - '0');
       add(id, std::move(token));
@@ -124,7 +124,7 @@ void apply_config(const fs::path& folder, bool fill_only, TokenizerParts& parts)
   if (!llama || stated == nullptr || !stated->is_bool()) return;
   std::vector<TokenId> before, after;
   if (stated->as_bool() && parts.bos != no_token) before.push_back(parts.bos);
-  if (flag(config, "add_eos_token") && parts.eos != no_token) after.push_back(parts.eos);
+  if (is_set(config, "add_eos_token") && parts.eos != no_token) after.push_back(parts.eos);
   set_post_processor(parts, template_json(parts.vocabulary, before, after));
 }
 

@@ -13,16 +13,6 @@
 namespace pare {
 namespace {
 
-bool flag(const Json& json, std::string_view key) {
-  const Json* value = json.find(key);
-  return value != nullptr && !value->is_null() && value->as_bool();
-}
-
-std::string text_or_empty(const Json& json, std::string_view key) {
-  const Json* value = json.find(key);
-  return value == nullptr || value->is_null() ? std::string() : value->as_string();
-}
-
 void check_count(std::string_view what, std::size_t found, i64 limit) {
   if (static_cast<i64>(found) > limit)
     fail_input("TK-004", fmt::format("too many {}", what),
@@ -122,14 +112,14 @@ void read_merges(const Json& json, const Vocabulary& vocabulary, Bpe& bpe) {
 
 void read_bpe(const Json& model, TokenizerParts& parts) {
   Bpe bpe;
-  bpe.prefix = text_or_empty(model, "continuing_subword_prefix");
-  bpe.suffix = text_or_empty(model, "end_of_word_suffix");
-  bpe.fuse_unk = flag(model, "fuse_unk");
-  bpe.byte_fallback = flag(model, "byte_fallback");
-  bpe.ignore_merges = flag(model, "ignore_merges");
+  bpe.prefix = text_or(model, "continuing_subword_prefix", "");
+  bpe.suffix = text_or(model, "end_of_word_suffix", "");
+  bpe.fuse_unk = flag_or(model, "fuse_unk", false);
+  bpe.byte_fallback = flag_or(model, "byte_fallback", false);
+  bpe.ignore_merges = flag_or(model, "ignore_merges", false);
   read_vocabulary(model.at("vocab"), bpe.byte_fallback, parts.vocabulary);
   read_merges(model.at("merges"), parts.vocabulary, bpe);
-  if (const std::string unk = text_or_empty(model, "unk_token"); !unk.empty()) {
+  if (const std::string unk = text_or(model, "unk_token", ""); !unk.empty()) {
     bpe.unk = parts.unk = parts.vocabulary.find(unk);
     bpe.unk_missing = bpe.unk == no_token;
   }
@@ -138,7 +128,7 @@ void read_bpe(const Json& model, TokenizerParts& parts) {
 
 void read_unigram(const Json& model, TokenizerParts& parts) {
   Unigram unigram;
-  unigram.byte_fallback = flag(model, "byte_fallback");
+  unigram.byte_fallback = flag_or(model, "byte_fallback", false);
   const Json::Array& vocab = model.at("vocab").as_array();
   check_count("tokens", vocab.size(), max_tokens);
   for (std::size_t i = 0; i < vocab.size(); i++) {
