@@ -63,7 +63,9 @@ TEST(SmoothQuant, ErrorsAreThoseOfAPlainSimulation) {
   Pool pool(2);
   const auto& c = planted();
   const BlockValues values = block_values(c.model, 0);
+  int number = 0;
   for (const char* activation : {"int8:token", "int8:tensor:static", "e4m3:token"}) {
+    if (sanitized() && number++ > 0) continue;
     SCOPED_TRACE(activation);
     SmoothQuantOptions options;
     options.sample_rows = 1 << 20;
