@@ -7,9 +7,10 @@
 Writes random models of known shapes into DIR, measures decode and prefill of each with several
 schemes, numbers of threads, batches and contexts (`pare bench`), and holds the times against those
 that the cost model predicts from the kernels' measured rates. With --rates these are measured anew
-first (`pare roof --kernels`). All is measured in rounds, one after the other, the rates at the beginning of
-each; of a point the median of its measured times and the median of its predicted ones count. So both
-have met the machine at the same times of day: a host that others share is slower at some. One CSV line
+(`pare roof --kernels`; from the second round on only the products that the models are made of). All
+is measured in rounds, one after the other, the rates at the beginning of each; of a point the median
+of its measured times and the median of its predicted ones count. So both have met the machine at the
+same times of day: a host that others share is slower at some. One CSV line
 a point, and a plot of predicted over measured times; the summary says the median, the 90th percentile
 and the largest error of the time per token, of prefill, and of the ratios between a scheme and bf16
 at the same threads, batch and context. A machine should have nothing else to do meanwhile.
@@ -28,6 +29,7 @@ SHAPES = ["smollm2-135m", "qwen2.5-0.5b", "llama-3.2-1b"]
 BASE = "bf16"
 SCHEMES = {"bf16": [], "int8": ["--weights", "int8:channel"], "int4g32": ["--weights", "int4:g32"],
            "w8a8": ["--weights", "int8:channel", "--activations", "int8:token"]}
+PRODUCTS = "bf16,int8:channel,int4:g32,int8:channel+int8:token"  # what these multiply
 LOADS = [(1, 256), (4, 64)]  # batch, context
 PROMPT = 64
 FIELDS = ["shape", "scheme", "threads", "batch", "context", "decode_seconds", "decode_predicted",
@@ -58,7 +60,7 @@ def model(pare, work, shape, scheme):
 
 def measure(pare, path, threads, batch, context):
     text = run(pare, "bench", path, "--json", "--quiet", "--threads", threads, "--batch", batch,
-               "--context", context, "--prompt", PROMPT, "--generate", 16, "--repeats", 2)
+               "--context", context, "--prompt", PROMPT, "--generate", 16, "--repeats", 1)
     r = json.loads(text)
     return {"decode_seconds": r["decode_step_seconds"]["median"],
             "prefill_seconds": r["prefill_seconds"]["median"],
@@ -133,7 +135,7 @@ def main():
     parser.add_argument("--shapes", nargs="+", default=SHAPES)
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--plot", type=pathlib.Path)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rates", action="store_true")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
@@ -144,7 +146,8 @@ def main():
     runs = {point: [] for point in points}
     for round in range(args.rounds):
         if args.rates:
-            run(args.pare, "roof", "--kernels", "--rounds", 1, "--quiet")
+            only = ["--products", PRODUCTS] if round > 0 else []
+            run(args.pare, "roof", "--kernels", "--rounds", 1, *only, "--quiet")
         for point in points:
             shape, scheme, *rest = point
             runs[point].append(measure(args.pare, paths[shape, scheme], *rest))

@@ -6,6 +6,7 @@
 #include "app/record.h"
 #include "app/roofline.h"
 #include "file/io.h"
+#include "probe/rates.h"
 #include "text/tokenizer.h"
 
 namespace pare {
@@ -133,11 +134,12 @@ void command_bench(const BenchOptions& o, const CommonOptions& common, const Out
 }
 
 void command_roof(const RoofOptions& o, const CommonOptions& common, const Output& out) {
+  for (const std::string& product : o.products) parse_product(product);  // before any measurement
   Pool pool(common.threads);
   const Roof roof = measure_and_remember(pool, o.seconds, out.log);
-  const auto rates = o.kernels
-                         ? measure_rates_and_remember(pool, 0.06 * o.seconds, o.rounds, out.log)
-                         : std::shared_ptr<const EngineRates>();
+  const auto rates =
+      o.kernels ? measure_rates_and_remember(pool, 0.06 * o.seconds, o.rounds, o.products, out.log)
+                : std::shared_ptr<const EngineRates>();
   if (out.json) {
     Json json = roof_json(roof);
     if (rates) json.set("engine", to_json(*rates));

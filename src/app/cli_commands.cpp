@@ -391,6 +391,11 @@ void define_measure(CLI::App& app, Commands& c, Flags& f) {
                    "times that each product is measured; the median counts")
       ->check(CLI::Range(1, 100))
       ->needs("--kernels");
+  roof->add_option("--products", c.roof.products,
+                   "of Pare's kernels only these products anew, e.g. bf16,int8:channel+int8:token; "
+                   "where nothing was measured before, all")
+      ->delimiter(',')
+      ->needs("--kernels");
   roof->add_option("--seconds", c.roof.seconds, "time of each measurement")
       ->check(CLI::Range(0.01, 60.0))
       ->check(check_number);

@@ -111,6 +111,7 @@ struct RoofOptions {
   double seconds = 0.5;  // a measurement
   bool kernels = false;  // Pare's kernels too, which predictions for this machine then stand on
   int rounds = 2;        // of measuring them
+  std::vector<std::string> products;  // only these of them; empty: all
 };
 struct CompareOptions {
   std::string model, text;

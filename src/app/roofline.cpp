@@ -170,14 +170,23 @@ Roof measure_and_remember(Pool& pool, double seconds, const Log& log) {
 
 std::shared_ptr<const EngineRates> rates_here() { return remembered().rates; }
 
-std::shared_ptr<const EngineRates> measure_rates_and_remember(Pool& pool, double seconds,
-                                                              int rounds, const Log& log) {
+std::shared_ptr<const EngineRates> measure_rates_and_remember(
+    Pool& pool, double seconds, int rounds, const std::vector<std::string>& products,
+    const Log& log) {
   RateOptions options;
   options.seconds = seconds;
   options.rounds = rounds;
   if (pool.threads() > 1) options.teams.push_back(pool.threads());
-  auto rates = std::make_shared<EngineRates>(measure_rates(options, log));
   const Remembered before = remembered();
+  options.products = products;
+  auto rates = std::make_shared<EngineRates>();
+  if (!products.empty() && before.rates != nullptr) {
+    *rates = *before.rates;
+    renew_products(*rates, options, log);
+  } else {
+    options.products.clear();
+    *rates = measure_rates(options, log);
+  }
   remember(before.roof ? *before.roof : measure_roof(pool, quick_seconds), rates.get(), log);
   return rates;
 }

@@ -31,8 +31,10 @@ Roof measure_and_remember(Pool& pool, double seconds, const Log& log);
 // measured here.
 std::shared_ptr<const EngineRates> rates_here();
 // Measures and remembers them beside the roof.
-std::shared_ptr<const EngineRates> measure_rates_and_remember(Pool& pool, double seconds,
-                                                              int rounds, const Log& log);
+// With `products` ("int8:channel", ...) only those, and all else as it was remembered, if it was.
+std::shared_ptr<const EngineRates> measure_rates_and_remember(
+    Pool& pool, double seconds, int rounds, const std::vector<std::string>& products,
+    const Log& log);
 
 // What `pare roof` remembered of this processor, measured with that many threads (0: any); none
 // without measuring anew.

@@ -191,6 +191,16 @@ std::vector<ProductTimes> time_products(const Scheme& scheme, const Activation& 
   return teams;
 }
 
+// A rate of the same products takes the place of that before.
+void put(TeamRates& team, const ProductRate& rate) {
+  for (ProductRate& r : team.products)
+    if (r.key == rate.key && r.cached == rate.cached) {
+      r = rate;
+      return;
+    }
+  team.products.push_back(rate);
+}
+
 std::vector<Spent> measure_products(EngineRates& rates, const std::vector<Pool*>& pools,
                                     const RateOptions& o, i64 large, const Log& log) {
   std::vector<std::string> names = o.products;
@@ -198,10 +208,7 @@ std::vector<Spent> measure_products(EngineRates& rates, const std::vector<Pool*>
   std::vector<Spent> spent(pools.size());
   Progress progress(log, "products", static_cast<double>(names.size()), "kinds");
   for (const std::string& name : names) {
-    const std::size_t plus = name.find('+');
-    const Scheme scheme = parse_scheme(name.substr(0, plus));
-    const Activation activation =
-        plus == std::string::npos ? Activation() : parse_activation(name.substr(plus + 1));
+    const auto [scheme, activation] = parse_product(name);
     ProductRate far{product_key(scheme, activation, usual, isa_here()), false, 0, {}};
     const std::vector<ProductTimes> times =
         time_products(scheme, activation, pools, o, large, spent, far.bytes_per_weight);
@@ -214,8 +221,8 @@ std::vector<Spent> measure_products(EngineRates& rates, const std::vector<Pool*>
         far.points.push_back(point_of(static_cast<double>(batches[b]), times[team].far[b]));
         near.points.push_back(point_of(static_cast<double>(batches[b]), times[team].near[b]));
       }
-      rates.teams[team].products.push_back(far);
-      rates.teams[team].products.push_back(near);
+      put(rates.teams[team], far);
+      put(rates.teams[team], near);
     }
     progress.add(1);
   }
@@ -393,10 +400,13 @@ void measure_rest(EngineRates& rates, const std::vector<Pool*>& pools, double se
   }
 }
 
+void stretch(ProductRate& rate, double factor) {
+  for (ProductRate::Point& p : rate.points)
+    for (ProductRate::Width& w : p.widths) w.once *= factor, w.per_output *= factor;
+}
+
 void stretch(TeamRates& team, double factor) {
-  for (ProductRate& r : team.products)
-    for (ProductRate::Point& p : r.points)
-      for (ProductRate::Width& w : p.widths) w.once *= factor, w.per_output *= factor;
+  for (ProductRate& r : team.products) stretch(r, factor);
   for (AttentionRate& r : team.attention)
     r.seconds_per_query *= factor, r.seconds_per_flop *= factor;
   team.seconds_per_pass *= factor;
@@ -404,36 +414,76 @@ void stretch(TeamRates& team, double factor) {
   for (TeamRates::Rest& r : team.rest) r.seconds_per_element *= factor;
 }
 
+void find_bandwidth(TeamRates& team) {
+  team.bytes_per_second = 0;
+  for (const ProductRate& r : team.products)
+    if (!r.cached) team.bytes_per_second = std::max(team.bytes_per_second, r.bytes_per_second(0));
+}
+
+// Bytes of matrices that no cache holds.
+i64 far_bytes(const RateOptions& o, const EngineRates& rates) {
+  return o.far_bytes > 0 ? o.far_bytes
+                         : std::max(i64{160} << 20, static_cast<i64>(3 * rates.cache_bytes()));
+}
+
+struct Teams {
+  std::vector<std::unique_ptr<Pool>> owned;
+  std::vector<Pool*> pools;
+  void add(int threads) {
+    owned.push_back(std::make_unique<Pool>(threads));
+    pools.push_back(owned.back().get());
+  }
+};
+
 }  // namespace
+
+std::pair<Scheme, Activation> parse_product(const std::string& text) {
+  const std::size_t plus = text.find('+');
+  return {parse_scheme(text.substr(0, plus)),
+          plus == std::string::npos ? Activation() : parse_activation(text.substr(plus + 1))};
+}
 
 EngineRates measure_rates(const RateOptions& o, const Log& log) {
   EngineRates rates;
   rates.isa_class = isa_here();
   rates.isa = isa_name(rates.isa_class);
-  std::vector<std::unique_ptr<Pool>> owned;
-  std::vector<Pool*> pools;
+  Teams teams;
   for (int threads : o.teams) {
-    owned.push_back(std::make_unique<Pool>(threads));
-    pools.push_back(owned.back().get());
+    teams.add(threads);
     TeamRates team;
     team.threads = threads;
     rates.teams.push_back(team);
   }
+  const std::vector<Pool*>& pools = teams.pools;
   rates.beyond = measure_cache(o.seconds, std::max(3, o.rounds),
                                o.far_bytes > 0 ? 4 * o.far_bytes : i64{512} << 20, *pools.back());
-  const i64 large = o.far_bytes > 0
-                        ? o.far_bytes
-                        : std::max(i64{160} << 20, static_cast<i64>(3 * rates.cache_bytes()));
+  const i64 large = far_bytes(o, rates);
   const std::vector<Spent> spent = measure_products(rates, pools, o, large, log);
   measure_attention(rates, pools, o, log);
   measure_rest(rates, pools, o.seconds, large);
   for (std::size_t i = 0; i < pools.size(); i++) {
-    TeamRates& team = rates.teams[i];
-    stretch(team, spent[i].stretch());
-    for (const ProductRate& r : team.products)
-      if (!r.cached) team.bytes_per_second = std::max(team.bytes_per_second, r.bytes_per_second(0));
+    stretch(rates.teams[i], spent[i].stretch());
+    find_bandwidth(rates.teams[i]);
   }
   return rates;
+}
+
+void renew_products(EngineRates& rates, const RateOptions& o, const Log& log) {
+  Teams teams;
+  EngineRates fresh;
+  for (const TeamRates& team : rates.teams) {
+    teams.add(team.threads);
+    fresh.teams.emplace_back().threads = team.threads;
+  }
+  const std::vector<Spent> spent =
+      measure_products(fresh, teams.pools, o, far_bytes(o, rates), log);
+  for (std::size_t i = 0; i < spent.size(); i++) {
+    for (ProductRate& rate : fresh.teams[i].products) {
+      stretch(rate, spent[i].stretch());
+      put(rates.teams[i], rate);
+    }
+    find_bandwidth(rates.teams[i]);
+  }
 }
 
 }  // namespace pare

@@ -47,6 +47,23 @@ TEST(MeasuredRates, CoverWhatIsAskedFor) {
   }
   const EngineRates again = parse_engine_rates(parse_json(to_json(rates).dump(), "rates"), "rates");
   EXPECT_EQ(to_json(again).dump(), to_json(rates).dump());
+
+  // One product anew, one more: the others stay.
+  EngineRates renewed = rates;
+  o.products = {"int8:channel", "bf16"};
+  renew_products(renewed, o, Log{.quiet = true});
+  for (std::size_t i = 0; i < 2; i++) {
+    const TeamRates &before = rates.teams[i], &after = renewed.teams[i];
+    ASSERT_EQ(after.products.size(), 6u);
+    for (std::size_t k = 0; k < 4; k++) EXPECT_EQ(after.products[k].key, before.products[k].key);
+    EXPECT_NE(after.products[0].points[0].widths[0].per_output,
+              before.products[0].points[0].widths[0].per_output);
+    EXPECT_EQ(after.products[2].points[0].widths[0].per_output,
+              before.products[2].points[0].widths[0].per_output);
+    EXPECT_EQ(after.seconds_per_block, before.seconds_per_block);
+  }
+  o.products = {"bf16", "int9:tensor"};
+  EXPECT_THROW(renew_products(renewed, o, Log{.quiet = true}), Error);
 }
 
 // One product of known rates, so that the arithmetic of predictions can be done by hand.
