@@ -37,7 +37,7 @@ checks:
 	clang-format --dry-run --Werror $$(git ls-files 'src/*.cpp' 'src/*.h' 'src/*.inl' 'tests/*.h')
 
 sanitize: bootstrap
-	cmake --preset asan >/dev/null && cmake --build build/asan --parallel $(JOBS)
+	cmake --preset asan >/dev/null && cmake --build build/asan --parallel $(JOBS) --target tests
 	tools/run_unit_tests build/asan
 	cmake --preset tsan >/dev/null && cmake --build build/tsan --parallel $(JOBS) --target test_base test_kernel test_engine
 	tools/run_unit_tests build/tsan base kernel engine
