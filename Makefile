@@ -4,7 +4,7 @@
 PARE := build/release/pare
 JOBS ?= $(shell nproc)
 
-.PHONY: demo test build bootstrap unit cli checks sanitize fuzz fuzz-short bench format
+.PHONY: demo test build bootstrap unit cli checks sanitize fuzz fuzz-short bench format apart
 
 demo: build
 	$(PARE) show models/pare-tales
@@ -50,6 +50,11 @@ fuzz: bootstrap
 
 bench: build
 	for b in build/release/bench_*; do $$b || exit 1; done
+
+# Every file by itself: does it include what it uses?
+apart: bootstrap
+	cmake --preset release -B build/apart -DPARE_UNITE=OFF -DCMAKE_CXX_FLAGS_RELEASE=-O0 >/dev/null
+	cmake --build build/apart --parallel $(JOBS)
 
 format:
 	clang-format -i $$(git ls-files 'src/*.cpp' 'src/*.h' 'src/*.inl' 'tests/*.h')

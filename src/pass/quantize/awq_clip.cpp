@@ -16,6 +16,8 @@
 namespace pare {
 namespace {
 
+std::size_t place(i64 k) { return static_cast<std::size_t>(k); }
+
 class ClipSearch {
  public:
   ClipSearch(const MatrixTask& task, Pool& pool)
@@ -45,14 +47,14 @@ class ClipSearch {
     for (i64 r = 0; r < count; r++) {
       const auto part = [&](const std::vector<double>& list) {
         double sum = 0;
-        for (i64 g = 0; g < groups_; g++) sum += list[at(r * groups_ + g)];
+        for (i64 g = 0; g < groups_; g++) sum += list[place(r * groups_ + g)];
         return sum;
       };
       before += part(first);
       const bool wins = part(together) < part(first);
       after += part(wins ? together : first);
       for (i64 g = 0; g < groups_; g++) {
-        float& f = factor[at(r * groups_ + g)];
+        float& f = factor[place(r * groups_ + g)];
         if (!wins) f = 1;
         if (f < 1) result.groups++;
       }
@@ -80,11 +82,10 @@ class ClipSearch {
     std::vector<float> out = copy_of(w);
     for (i64 r = 0; r < w.rows; r++)
       for (i64 g = 0; g < groups_; g++) {
-        const float f = factor[at(r * groups_ + g)];
+        const float f = factor[place(r * groups_ + g)];
         if (!(f < 1)) continue;
-        const std::span<float> part =
-            std::span(out).subspan(static_cast<std::size_t>(r * cols_ + g * width_),
-                                   static_cast<std::size_t>(std::min(width_, cols_ - g * width_)));
+        const std::span<float> part = std::span(out).subspan(
+            place(r * cols_ + g * width_), place(std::min(width_, cols_ - g * width_)));
         float top = 0;
         for (float x : part) top = std::max(top, std::abs(x));
         for (float& x : part) x = std::clamp(x, -top * f, top * f);
@@ -98,20 +99,20 @@ class ClipSearch {
         round_trip({stored.data(), w.rows, cols_}, task_.scheme, task_.fit, importance_, pool_);
     for (i64 r = 0; r < w.rows; r++)
       for (i64 k = 0; k < cols_; k++) {
-        float& x = e[at(r * cols_ + k)];
+        float& x = e[place(r * cols_ + k)];
         x = w.row(r)[k] - x;
       }
     return group_errors({e.data(), w.rows, cols_});
   }
 
   std::vector<double> group_errors(Matrix<const float> e) const {
-    std::vector<double> out(at(e.rows * groups_));
+    std::vector<double> out(place(e.rows * groups_));
     pool_.run(groups_, 1, [&](i64 begin, i64 end) {
       for (i64 g = begin; g < end; g++) {
         const i64 n = std::min(width_, cols_ - g * width_);
         const std::vector<double> rows =
-            norms_[at(g)].rows({e.data + g * width_, e.rows, n, e.stride}, nullptr);
-        for (i64 r = 0; r < e.rows; r++) out[at(r * groups_ + g)] = rows[at(r)];
+            norms_[place(g)].rows({e.data + g * width_, e.rows, n, e.stride}, nullptr);
+        for (i64 r = 0; r < e.rows; r++) out[place(r * groups_ + g)] = rows[place(r)];
       }
     });
     return out;
