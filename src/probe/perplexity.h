@@ -31,6 +31,7 @@ struct Sequence {
   i64 bytes = 0;  // of text the tokens stand for; 0: unknown
 };
 
+// ln sum exp(x), of logits; in double.
 double log_sum_exp(const float* x, i64 n);
 
 struct Score {

@@ -191,16 +191,6 @@ std::vector<ProductTimes> time_products(const Scheme& scheme, const Activation& 
   return teams;
 }
 
-// A rate of the same products takes the place of that before.
-void put(TeamRates& team, const ProductRate& rate) {
-  for (ProductRate& r : team.products)
-    if (r.key == rate.key && r.cached == rate.cached) {
-      r = rate;
-      return;
-    }
-  team.products.push_back(rate);
-}
-
 std::vector<Spent> measure_products(EngineRates& rates, const std::vector<Pool*>& pools,
                                     const RateOptions& o, i64 large, const Log& log) {
   std::vector<std::string> names = o.products;
@@ -221,8 +211,8 @@ std::vector<Spent> measure_products(EngineRates& rates, const std::vector<Pool*>
         far.points.push_back(point_of(static_cast<double>(batches[b]), times[team].far[b]));
         near.points.push_back(point_of(static_cast<double>(batches[b]), times[team].near[b]));
       }
-      put(rates.teams[team], far);
-      put(rates.teams[team], near);
+      rates.teams[team].products.push_back(far);
+      rates.teams[team].products.push_back(near);
     }
     progress.add(1);
   }
@@ -412,6 +402,16 @@ void stretch(TeamRates& team, double factor) {
   team.seconds_per_pass *= factor;
   team.seconds_per_block *= factor;
   for (TeamRates::Rest& r : team.rest) r.seconds_per_element *= factor;
+}
+
+// A rate of the same products takes the place of that before.
+void put(TeamRates& team, const ProductRate& rate) {
+  for (ProductRate& r : team.products)
+    if (r.key == rate.key && r.cached == rate.cached) {
+      r = rate;
+      return;
+    }
+  team.products.push_back(rate);
 }
 
 void find_bandwidth(TeamRates& team) {
